@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""lab.yaml as frozen, validated objects. Paths in it are relative to it.
+
+The models are the reference for what may stand in the file. Names of QEMU's properties do not:
+a machine is described in neutral words, and `lab.guest.argv` knows what QEMU calls them.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from lab.document import Document, load
+from lab.errors import ConfigurationError
+
+FILE = "lab.yaml"
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Debian(Model):
+    """Where Debian's packages come from. `auto` asks the host's apt."""
+
+    mirror: str = "auto"
+    security_mirror: str = "auto"
+    suites: tuple[str, ...]
+
+
+class PackageSource(Model):
+    """A source package of Debian's that carries a tarball of the kernel."""
+
+    package: str
+    suite: str
+
+
+class GitSource(Model):
+    """A commit of a git tree on disk. The tree is only read."""
+
+    git: Path
+    ref: str = "HEAD"
+
+
+class TarballSource(Model):
+    """A tarball of a kernel on disk."""
+
+    tarball: Path
+
+
+def _kind_of_source(value: Any) -> str | None:
+    keys = value if isinstance(value, dict) else {}
+    return next((kind for kind in ("package", "git", "tarball") if kind in keys), None)
+
+
+Source = Annotated[
+    Annotated[PackageSource, Tag("package")]
+    | Annotated[GitSource, Tag("git")]
+    | Annotated[TarballSource, Tag("tarball")],
+    Discriminator(
+        _kind_of_source,
+        custom_error_type="source",
+        custom_error_message="expected one of {package, suite}, {git, ref}, {tarball}",
+    ),
+]
+
+
+class Kernel(Model):
+    """What decides a kernel's bits."""
+
+    source: Source
+    fragments: tuple[str, ...] = Field(min_length=1)
+    compiler: Literal["gcc", "clang"] = "gcc"
+
+
+class Image(Model):
+    """`recipe` is a folder with a recipe.yaml and an init."""
+
+    recipe: Path
+
+
+class Iommu(Model):
+    """The virtual IOMMU."""
+
+    model: Literal["intel"] = "intel"
+    interrupt_remapping: bool = True
+    caching_mode: bool = True
+    scalable: bool = False
+
+
+class DeviceModel(StrEnum):
+    """What can be plugged into a machine. The value is QEMU's name of it."""
+
+    EDU = "edu"
+    E1000 = "e1000"
+    IGB = "igb"
+    ROOT_PORT = "pcie-root-port"
+    PCI_BRIDGE = "pcie-pci-bridge"
+
+    @property
+    def is_bus(self) -> bool:
+        """Whether other devices can be plugged into it."""
+        return self in (DeviceModel.ROOT_PORT, DeviceModel.PCI_BRIDGE)
+
+    @property
+    def is_conventional(self) -> bool:
+        """Whether it is a PCI, not a PCI Express, device; then a bus has room for many."""
+        return self in (DeviceModel.EDU, DeviceModel.E1000)
+
+    @property
+    def driver(self) -> str | None:
+        """The driver that the lab leaves it with; None where the kernel's choice stands."""
+        return "vfio-pci" if self in (DeviceModel.EDU, DeviceModel.IGB) else None
+
+
+class Device(Model):
+    """A device by its role. `optional`: the machine does without where QEMU has no such model."""
+
+    model: DeviceModel
+    bus: str | None = None
+    optional: bool = False
+
+
+class Machine(Model):
+    """The virtual hardware. The order of `devices` is their order on the bus."""
+
+    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")] = "1G"
+    cpus: Annotated[int, Field(ge=1, le=64)] = 2
+    iommu: Iommu | None = None
+    devices: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], Device] = {}
+
+    @model_validator(mode="after")
+    def _buses_exist(self) -> "Machine":
+        seen: dict[str, Device] = {}
+        for name, device in self.devices.items():
+            if device.bus is not None:
+                bus = seen.get(device.bus)
+                if bus is None or not bus.model.is_bus:
+                    buses = [n for n, d in seen.items() if d.model.is_bus]
+                    raise ValueError(
+                        f"devices.{name}.bus: '{device.bus}' is no port or bridge that stands "
+                        f"above it; expected one of {_listed(buses)}"
+                    )
+            seen[name] = device
+        return self
+
+
+class Suite(Model):
+    """A folder of tests."""
+
+    tests: Path
+
+
+class Run(Model):
+    """What `vfio-lab run` does when nothing else is asked for."""
+
+    kernel: str
+    machine: str
+    image: str = "minimal"
+    suites: tuple[str, ...]
+
+
+class Content(Model):
+    """The file as a whole, before its names are checked against each other."""
+
+    debian: Debian
+    kernels: dict[str, Kernel]
+    images: dict[str, Image]
+    machines: dict[str, Machine]
+    suites: dict[str, Suite]
+    run: Run
+
+
+class Lab:
+    """A lab: its folder, and what lab.yaml says of it."""
+
+    def __init__(self, root: Path, document: Document, model: Content) -> None:
+        self.root = root
+        self._document = document
+        self.debian = model.debian
+        self.kernels: Mapping[str, Kernel] = model.kernels
+        self.images: Mapping[str, Image] = model.images
+        self.machines: Mapping[str, Machine] = model.machines
+        self.suites: Mapping[str, Suite] = model.suites
+        self.run = model.run
+        self._check_names()
+
+    @classmethod
+    def load(cls, root: Path) -> "Lab":
+        """Read `root`/lab.yaml. Raises ConfigurationError with file, line and expectation."""
+        document = load(root / FILE)
+        try:
+            model = Content.model_validate(document.content)
+        except ValidationError as invalid:
+            first = invalid.errors()[0]
+            message = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                message = "no such key" + _perhaps(str(first["loc"][-1]), _keys_near(first["loc"]))
+            raise document.error(first["loc"], message) from None
+        return cls(root.resolve(), document, model)
+
+    @classmethod
+    def find(cls, given: Path | None = None) -> "Lab":
+        """The lab in `given`, in $VFIO_LAB, or upwards from the current folder."""
+        named = given or (Path(os.environ["VFIO_LAB"]) if os.environ.get("VFIO_LAB") else None)
+        if named:
+            if not (named / FILE).is_file():
+                raise ConfigurationError(f"{named} holds no {FILE}", hint="name a lab's folder")
+            return cls.load(named)
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if (folder / FILE).is_file():
+                return cls.load(folder)
+        raise ConfigurationError(
+            f"no {FILE} in {here} or above it",
+            hint="go to a lab's folder, or name it with --lab DIR or VFIO_LAB",
+        )
+
+    def path(self, relative: Path) -> Path:
+        """A path as lab.yaml means it: `~` is a home, everything else starts at the lab."""
+        return self.root / relative.expanduser()
+
+    def fragment(self, name: str) -> Path:
+        """The file of a kernel fragment."""
+        return self.root / "kernels" / "fragments" / f"{name}.config"
+
+    def fragments(self) -> list[str]:
+        """The names of all fragments."""
+        return sorted(p.stem for p in (self.root / "kernels" / "fragments").glob("*.config"))
+
+    def machine(self, name: str) -> Machine:
+        """A machine by its name."""
+        return self.machines[known("machine", name, self.machines)]
+
+    def image(self, name: str) -> Image:
+        """An image by its name."""
+        return self.images[known("image", name, self.images)]
+
+    def suite(self, name: str) -> Suite:
+        """A suite by its name."""
+        return self.suites[known("suite", name, self.suites)]
+
+    def _check_names(self) -> None:
+        """What one part of the file says of another must be there."""
+        for name, kernel in self.kernels.items():
+            for index, fragment in enumerate(kernel.fragments):
+                self._check(("kernels", name, "fragments", index), fragment, self.fragments())
+            if isinstance(kernel.source, PackageSource):
+                where = ("kernels", name, "source", "suite")
+                self._check(where, kernel.source.suite, self.debian.suites)
+        self._check(("run", "kernel"), self.run.kernel.split("+")[0], self.kernels)
+        self._check(("run", "machine"), self.run.machine, self.machines)
+        self._check(("run", "image"), self.run.image, self.images)
+        for index, suite in enumerate(self.run.suites):
+            self._check(("run", "suites", index), suite, self.suites)
+
+    def _check(self, where: tuple[str | int, ...], name: str, names: Iterable[str]) -> None:
+        if name not in names:
+            raise self._document.error(where, _unknown(name, names))
+
+
+def known(what: str, name: str, names: Iterable[str]) -> str:
+    """`name`, or a ConfigurationError that lists what there is."""
+    if name in names:
+        return name
+    raise ConfigurationError(f"unknown {what}: {_unknown(name, names)}")
+
+
+def _unknown(name: str, names: Iterable[str]) -> str:
+    return f"'{name}' is not known; expected one of {_listed(names)}{_perhaps(name, names)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "(there is none)"
+
+
+def _perhaps(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def _keys_near(loc: tuple[str | int, ...]) -> list[str]:
+    """Every key that any model knows: enough to see a slip of the finger."""
+    models = (Content, Debian, Kernel, Image, Iommu, Device, Machine, Suite, Run)
+    models_of_sources = (PackageSource, GitSource, TarballSource)
+    return [field for m in (*models, *models_of_sources) for field in m.model_fields] if loc else []

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A YAML file whose every value knows its line, so that an error can point at it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.errors import ConfigurationError
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """The content of a YAML file, and the line of each place in it."""
+
+    file: Path
+    content: Any
+    lines: dict[Place, int]
+
+    def error(self, place: Place, message: str) -> ConfigurationError:
+        """An error at a place: file, line, the place's name, and what is wrong there.
+
+        Steps of `place` that the file does not have (a validator's own) are passed over.
+        """
+        seen: Place = ()
+        for step in place:
+            if (*seen, step) in self.lines:
+                seen = (*seen, step)
+        name = ".".join(str(step) for step in seen)
+        missing = message == "Field required"
+        if missing:
+            name = ".".join(filter(None, (name, str(place[-1]))))
+            message = "is missing"
+        line = self.lines.get(seen, 1)
+        return ConfigurationError(f"{self.file}:{line}: {name}: {message}")
+
+
+def load(file: Path) -> Document:
+    """Read a YAML file. Raises ConfigurationError for bad YAML and for a key given twice."""
+    try:
+        text = file.read_text()
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigurationError(f"{file}:{line}: not YAML: {error.problem}") from error
+    lines: dict[Place, int] = {(): 1}
+    if root is not None:
+        _walk(file, root, (), lines)
+    return Document(file, yaml.safe_load(text), lines)
+
+
+def _walk(file: Path, node: yaml.Node, place: Place, lines: dict[Place, int]) -> None:
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            _walk(file, child, (*place, index), lines)
+    if isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            here = (*place, str(key.value))
+            line = key.start_mark.line + 1
+            if here in lines:
+                name = ".".join(str(step) for step in here)
+                raise ConfigurationError(
+                    f"{file}:{line}: {name}: given twice; the first stands in line {lines[here]}"
+                )
+            lines[here] = line
+            _walk(file, child, here, lines)

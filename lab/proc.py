@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Other people's programs, run so that none outlives the lab and none fails in silence."""
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.errors import InfrastructureError, LabError
+
+_GRACE = 3.0  # seconds between a request to stop and the end
+
+
+class CommandError(LabError):
+    """A program exited with a status other than 0. `lines` are the last it printed."""
+
+    def __init__(self, argv: Sequence[str], status: int, lines: Sequence[str]) -> None:
+        tail = "\n".join(f"    {line}" for line in lines[-15:])
+        super().__init__(f"`{shlex.join(argv)}` failed with status {status}:\n{tail}")
+        self.status = status
+        self.lines = tuple(lines)
+
+
+@contextmanager
+def _child(
+    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
+) -> Iterator[subprocess.Popen[str]]:
+    # A session of its own, because make and apt have children that must end with them; and the
+    # kernel's parent-death signal for the case in which the lab itself is killed.
+    leash = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    try:
+        process = subprocess.Popen(
+            [*leash, *argv],
+            cwd=cwd,
+            env={**os.environ, **env} if env else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise InfrastructureError(
+            f"{argv[0]} is not installed", hint="`vfio-lab doctor` says how to install it"
+        ) from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            _end_session(process)
+        if process.stdout:
+            process.stdout.close()
+
+
+def _end_session(process: subprocess.Popen[str]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Run a program to its end and return the lines it printed (the last 10,000).
+
+    `env` is added to this process's environment; `log` keeps everything it prints; `on_line`
+    sees each line as it comes. Raises CommandError, or InfrastructureError when the program is
+    missing or the disk is full. On any exception the program and its children are ended.
+    """
+    words = [str(word) for word in argv]
+    lines: deque[str] = deque(maxlen=10_000)
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(log.open("a", errors="replace")) if log else None
+        process = stack.enter_context(_child(words, cwd, env))
+        assert process.stdout is not None
+        for raw in process.stdout:
+            line = raw.rstrip("\n")
+            lines.append(line)
+            if sink:
+                sink.write(raw)
+            if on_line:
+                on_line(line)
+        status = process.wait()
+    if status:
+        if full := next((line for line in lines if "No space left on device" in line), None):
+            raise disk_full(full)
+        raise CommandError(words, status, list(lines))
+    return list(lines)
+
+
+def disk_full(detail: str) -> InfrastructureError:
+    """The one message for a full disk, whoever met it."""
+    return InfrastructureError(
+        f"the disk is full: {detail}",
+        hint="make room, or let `vfio-lab cache --clean` do it, and run the command again",
+    )

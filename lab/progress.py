@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the lab is doing and how far it is, for a person who waits.
+
+Everything goes to standard error, so that standard output stays a script's. On a terminal a
+step is one live line; in a log it is a line when it starts, one every ten seconds, and one
+with its time when it is done.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+_LOG_INTERVAL = 10.0  # seconds between two lines of one step in a log
+_LIVE_INTERVAL = 0.1  # seconds between two drawings of the live line
+
+
+class Step:
+    """One thing that takes time. `advance` and `note` may be called as often as one likes."""
+
+    def __init__(self, console: Console, name: str, status: Status | None) -> None:
+        self._console = console
+        self._name = name
+        self._status = status
+        self._started = time.monotonic()
+        self._shown = self._started
+        self._result = ""
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def advance(self, done: int, total: int | None = None, unit: str = "") -> None:
+        """`done` of `total` (None where nobody knows it) have been dealt with."""
+        share = f"{done}/{total}" if total else f"{done}"
+        percent = f" ({100 * done // total} %)" if total else ""
+        self.note(f"{share} {unit}{percent}".strip())
+
+    def note(self, text: str) -> None:
+        """What is happening just now."""
+        interval = _LIVE_INTERVAL if self._status else _LOG_INTERVAL
+        if time.monotonic() - self._shown < interval:
+            return
+        self._shown = time.monotonic()
+        line = f"{escape(self._name)}: {escape(text)}, {self.seconds:.0f} s"
+        if self._status:
+            self._status.update(line)
+        else:
+            self._console.print(f"  {line}", highlight=False)
+
+    def result(self, text: str) -> None:
+        """What came of it; printed behind the name when the step ends."""
+        self._result = text
+
+
+class Progress:
+    """The steps of one command, in the order in which they happen."""
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self._console = console or Console(stderr=True)
+        self._quiet = quiet
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Name a step, show it while it runs, and print its time when it is done."""
+        if self._quiet:
+            yield Step(Console(quiet=True), name, None)
+            return
+        live = self._console.is_terminal
+        status = Status(escape(name), console=self._console) if live else None
+        step = Step(self._console, name, status)
+        if status:
+            status.start()
+        else:
+            self._console.print(f"… {escape(name)}", highlight=False)
+        mark = "[red]✗[/red]"
+        try:
+            yield step
+            mark = "[green]✓[/green]"
+        finally:
+            if status:
+                status.stop()
+            result = f": {escape(step._result)}" if step._result else ""  # noqa: SLF001
+            self._console.print(
+                f"{mark} {escape(name)}{result} [dim]{step.seconds:.1f} s[/dim]", highlight=False
+            )
+
+    def say(self, text: str) -> None:
+        """One line that is no step."""
+        if not self._quiet:
+            self._console.print(escape(text), highlight=False)
