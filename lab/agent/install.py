@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The agent on its way into a guest: compiled once, pushed once a guest, started at will."""
+
+from pathlib import Path
+
+from lab.agent import build
+from lab.agent.build import SOURCE, compile_agent, compiler_path, find_compiler, ingredients
+from lab.agent.process import Process
+from lab.cache import Cache, hash_of_file
+from lab.guest import Guest
+
+PLACE = "/run/agent"  # in the guest
+
+
+def binary(cache: Cache) -> Path:
+    """The compiled agent. Raises BuildError."""
+    path = compiler_path()
+    status = path.stat()
+    # The compiler is told by its file: asking for its version costs more than the whole look-up.
+    inputs = {
+        "source": hash_of_file(SOURCE),
+        "build": hash_of_file(Path(build.__file__)),
+        "compiler": [str(path), status.st_size, status.st_mtime_ns],
+    }
+
+    def make(folder: Path) -> dict[str, object]:
+        compiler = find_compiler()
+        compile_agent(folder / "agent", compiler)
+        parts = ingredients(compiler)
+        return {"compiler": parts.compiler.version, "flags": parts.flags}
+
+    return cache.make("agent", inputs, make).path / "agent"
+
+
+def push(guest: Guest, program: Path) -> None:
+    """Put the agent into a guest. Raises GuestLost."""
+    guest.ssh.push(program, PLACE)
+
+
+def start(guest: Guest, name: str = "agent") -> Process:
+    """A new process in the guest; close it, or use it in a `with`. Raises GuestLost, AgentDied."""
+    return Process(guest.ssh.start(PLACE), name=name)

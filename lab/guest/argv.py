@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a machine in lab.yaml's neutral words to QEMU's command line."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.config import Device, DeviceModel, Iommu, Machine
+from lab.errors import ConfigurationError, InfrastructureError
+from lab.guest.accel import Accelerator
+from lab.guest.qemu import Qemu
+
+COMMAND_LINE = (
+    "console=ttyS0",
+    # With -no-reboot a panic ends QEMU at once; an oops in a system call would leave its locks
+    # held and every later test hanging, so it is a panic too.
+    "panic=-1",
+    "oops=panic",
+)
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What one guest is started with."""
+
+    machine: Machine
+    kernel: Path
+    initramfs: Path
+    command_line: tuple[str, ...] = COMMAND_LINE
+    extra: tuple[str, ...] = ()  # the user's own words for QEMU
+
+
+def present(machine: Machine, qemu: Qemu) -> dict[str, Device]:
+    """The machine's devices that this QEMU has. One that it lacks must be optional."""
+    for name, device in machine.devices.items():
+        if device.model not in qemu.devices and not device.optional:
+            raise InfrastructureError(
+                f"device {name}: {qemu.description} has no {device.model}",
+                hint="use a newer QEMU (--qemu PATH), or make the device optional in lab.yaml",
+            )
+    missing = {name for name, d in machine.devices.items() if d.model not in qemu.devices}
+    return {
+        name: device
+        for name, device in machine.devices.items()
+        if name not in missing and device.bus not in missing
+    }
+
+
+def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
+    """QEMU's options for a guest, without its monitor (see `lab.guest.launch`)."""
+    machine = boot.machine
+    # fmt: off
+    return [
+        "-nodefaults",
+        "-display", "none",
+        "-no-reboot",
+        *accelerator.options,
+        "-m", machine.memory,
+        "-smp", str(machine.cpus),
+        "-kernel", str(boot.kernel),
+        "-initrd", str(boot.initramfs),
+        "-append", " ".join(boot.command_line),
+        # signal=off: Ctrl-C belongs to whoever started QEMU
+        "-chardev", "stdio,id=console,signal=off",
+        "-serial", "chardev:console",
+        # a panic becomes an event on QMP
+        "-device", "pvpanic",
+        # every blocked DMA, where the guest's kernel prints ten in five seconds at the most
+        *(["-trace", "vtd_dmar_fault"] if machine.iommu else []),
+        # it must stand before the devices that it translates for
+        *(["-device", _iommu(machine.iommu, qemu)] if machine.iommu else []),
+        *_devices(present(machine, qemu)),
+        # The lab's own card comes last, so that it moves no device under test; port 0 lets
+        # the host choose one that is free.
+        "-netdev", "user,id=lab,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
+        "-device", "virtio-net-pci,id=lab-net,netdev=lab,romfile=",
+        *boot.extra,
+    ]
+    # fmt: on
+
+
+def script(argv: Sequence[str]) -> str:
+    """The same guest, to be started by hand: its console is the terminal."""
+    lines: list[str] = []
+    for word in argv:
+        if word.startswith("-") or not lines:
+            lines.append(shlex.quote(word))
+        else:
+            lines[-1] += f" {shlex.quote(word)}"
+    command = " \\\n\t".join([*lines, "-qmp unix:qmp.sock,server=on,wait=off"])
+    return (
+        "#!/bin/sh\n"
+        "# Starts this guest by hand, with its console here and its QMP on ./qmp.sock.\n"
+        "# `info usernet` on QMP's human monitor says where SSH is; the key is ./id_ed25519.\n"
+        'cd "$(dirname "$0")" || exit\n'
+        f'exec {command} "$@"\n'
+    )
+
+
+def _iommu(iommu: Iommu, qemu: Qemu) -> str:
+    words = ["intel-iommu", f"intremap={_on(iommu.interrupt_remapping)}"]
+    words.append(f"caching-mode={_on(iommu.caching_mode)}")
+    if iommu.scalable:
+        name = qemu.iommu_property("scalable-mode", "x-scalable-mode")
+        if not name:
+            raise ConfigurationError(
+                f"iommu.scalable: {qemu.description} has no scalable mode",
+                hint="use a newer QEMU (--qemu PATH), or a machine without it",
+            )
+        words.append(f"{name}=on")
+    return ",".join(words)
+
+
+def _devices(devices: dict[str, Device]) -> list[str]:
+    words: list[str] = []
+    for number, (name, device) in enumerate(devices.items(), start=1):
+        parts = [device.model.value, f"id={name}"]
+        if device.bus:
+            parts.append(f"bus={device.bus}")
+        match device.model:
+            case DeviceModel.EDU:
+                # 28 bits by default, and an address above them wraps without a word
+                parts.append("dma_mask=0xffffffffffffffff")
+            case DeviceModel.ROOT_PORT:
+                parts += [f"chassis={number}", f"slot={number}"]
+            case DeviceModel.E1000 | DeviceModel.IGB:
+                parts.append("romfile=")  # firmware need not look for a boot server there
+        words += ["-device", ",".join(parts)]
+    return words
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A guest: one boot of a kernel and an image on a machine."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lab.config import Device
+from lab.deadline import Deadline
+from lab.errors import GuestLost, InfrastructureError
+from lab.guest import splats
+from lab.guest.accel import Accelerator, Memory
+from lab.guest.argv import Boot, arguments, present
+from lab.guest.keys import Keys
+from lab.guest.launch import Running, launch
+from lab.guest.loop import Loop
+from lab.guest.qemu import Qemu
+from lab.guest.ssh import Connection
+
+READY = "vfio-lab: ready"  # what the image's init prints once its SSH server listens
+_DYING = 5.0  # seconds from the first sign of a guest's death to QEMU's end
+
+
+@dataclass(frozen=True)
+class DmarFault:
+    """A DMA that the virtual IOMMU blocked, as QEMU's trace tells it."""
+
+    requester: int  # bus << 8 | device << 3 | function
+    address: int
+    write: bool
+
+
+@dataclass(frozen=True)
+class Hypervisor:
+    """What starts guests on this host."""
+
+    qemu: Qemu
+    memory: Memory  # of whether KVM works
+    loop: Loop
+
+
+class KvmUnusable(Exception):
+    """KVM stopped the guest: nothing is wrong with the kernel."""
+
+
+class Guest:
+    """A guest that let us in. See `boot`."""
+
+    def __init__(
+        self,
+        devices: Mapping[str, Device],
+        accelerator: Accelerator,
+        running: Running,
+        loop: Loop,
+        ssh: Connection,
+        seconds: Mapping[str, float],
+    ) -> None:
+        self.accelerator = accelerator
+        self.console = running.console
+        self.monitor = running.monitor
+        self.ssh = ssh
+        self.seconds = seconds
+        """Seconds from QEMU's start until init was `ready` and until the `login`."""
+        self.devices = devices
+        """The devices under test by their role."""
+        self.addresses = _addresses(running)
+        """Role to PCI address ("0000:01:00.0"), as the guest's kernel numbered the buses."""
+        self._running = running
+        self._loop = loop
+
+    @property
+    def folder(self) -> Path:
+        """Where its console, its command line and its QEMU's log are."""
+        return self.console.path.parent
+
+    def faults(self) -> list[DmarFault]:
+        """Every DMA that the IOMMU has blocked so far, in order."""
+        pattern = r"^vtd_dmar_fault sid 0x(\w+) fault \d+ addr 0x(\w+) write (\d)$"
+        text = self._running.log.read_text(errors="replace")
+        return [
+            DmarFault(int(sid, 16), int(address, 16), write == "1")
+            for sid, address, write in re.findall(pattern, text, re.MULTILINE)
+        ]
+
+    def printed_since(self, start: int) -> str:
+        """What is on the console from byte `start` on, all of what was printed before this call."""
+        self._loop.settle()
+        return self.console.text(start)
+
+    @property
+    def alive(self) -> bool:
+        """Whether nothing has been heard of its end."""
+        return not self._sign_of_death() and self.ssh.alive
+
+    def _sign_of_death(self) -> str | None:
+        if self.monitor.saw("GUEST_PANICKED"):
+            return "the kernel panicked"
+        if self.monitor.saw("RESET"):
+            return "the guest reset itself"
+        if self.console.ended:
+            return "QEMU ended"
+        return None
+
+    def why_lost(self, last_act: str) -> GuestLost:
+        """The error for a guest that failed to do `last_act`, with the kernel's report if any."""
+        if self._sign_of_death():
+            self.console.wait_for_end(Deadline.after(_DYING))
+        return _lost(self._running, self._sign_of_death() or "the guest does not answer", last_act)
+
+
+@contextmanager
+def boot(order: Boot, hypervisor: Hypervisor, folder: Path, deadline: Deadline) -> Iterator[Guest]:
+    """Boot a guest, log in, and end it with the `with` block.
+
+    `folder` gets its console, its command line, its keys. Raises GuestLost (with the kernel's
+    report, or the last lines of the console) when the guest does not come up, and
+    InfrastructureError when QEMU refuses to start.
+    """
+    memory = hypervisor.memory
+    refused = ""
+    for accelerator in memory.candidates():
+        with ExitStack() as stack:
+            try:
+                guest = stack.enter_context(
+                    _boot_with(accelerator, order, hypervisor, folder, deadline)
+                )
+            except KvmUnusable as error:
+                refused = str(error)
+                continue
+            if refused:
+                memory.learn(kvm=False, why=refused)
+            elif accelerator is Accelerator.KVM:
+                memory.learn(kvm=True, why="a guest booted")
+            yield guest
+            return
+    raise InfrastructureError(
+        f"KVM worked on this host and no longer does: {refused}",
+        hint="`vfio-lab doctor --probe` tries it again",
+    )
+
+
+@contextmanager
+def _boot_with(
+    accelerator: Accelerator,
+    order: Boot,
+    hypervisor: Hypervisor,
+    folder: Path,
+    deadline: Deadline,
+) -> Iterator[Guest]:
+    keys = Keys.make()
+    client_key = keys.client_key(folder)
+    initramfs = folder / "initramfs"
+    # The kernel unpacks archives one after the other; an uncompressed one goes first because it
+    # must be aligned.
+    initramfs.write_bytes(keys.archive() + order.initramfs.read_bytes())
+    options = arguments(replace(order, initramfs=initramfs), hypervisor.qemu, accelerator)
+    devices = present(order.machine, hypervisor.qemu)
+    started = time.monotonic()
+    with launch(hypervisor.loop, hypervisor.qemu.path, options, folder) as running:
+        _await_ready(running, accelerator, deadline)
+        ready = time.monotonic() - started
+        try:
+            connection = Connection.login(_ssh_port(running), keys, client_key, deadline)
+        except GuestLost as error:
+            raise _lost(running, error.message, "boot") from error
+        try:
+            times = {"ready": ready, "login": time.monotonic() - started}
+            yield Guest(devices, accelerator, running, hypervisor.loop, connection, times)
+        finally:
+            connection.close()
+
+
+def _await_ready(running: Running, accelerator: Accelerator, deadline: Deadline) -> None:
+    console = running.console
+    console.wait_until(lambda: READY in console.text() or running.monitor.saw("STOP"), deadline)
+    if READY in console.text():
+        return
+    if accelerator is Accelerator.KVM and (running.stopped_inside or console.ended):
+        why = running.complaint().strip() or "QEMU stopped in the run state internal-error"
+        raise KvmUnusable(why)
+    if console.ended and not console.text().strip():
+        running.process.wait()
+        raise InfrastructureError(
+            f"QEMU refuses to start:\n{running.complaint()}",
+            hint=f"its command line is {console.path.parent / 'qemu.sh'}",
+        )
+    what = "the guest ended" if console.ended else f"no login within {deadline.seconds:.0f} s"
+    raise _lost(running, what, "boot")
+
+
+def _lost(running: Running, what: str, last_act: str) -> GuestLost:
+    console = running.console
+    reports = splats.find(console.text())
+    if reports:
+        what = f"{what}: {reports[0].title}"
+    lines = console.tail() or "    (it printed nothing)"
+    return GuestLost(
+        f"{last_act}: {what}; the last lines of its console:\n{lines}",
+        hint=f"all of it is in {console.path}",
+        splat=reports[0].text if reports else None,
+    )
+
+
+def _ssh_port(running: Running) -> int:
+    table = running.monitor.human("info usernet")
+    match = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", table)
+    if not match:
+        raise InfrastructureError(f"QEMU does not say which port SSH has:\n{table}")
+    return int(match[1])
+
+
+def _addresses(running: Running) -> dict[str, str]:
+    """Every device's address by its id, bridges' children too."""
+
+    def walk(devices: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+        for device in devices:
+            place = (device["bus"], device["slot"], device["function"])
+            yield device["qdev_id"], "0000:{:02x}:{:02x}.{}".format(*place)
+            yield from walk(device.get("pci_bridge", {}).get("devices", []))
+
+    buses = running.monitor.execute("query-pci")
+    return {name: address for bus in buses for name, address in walk(bus["devices"]) if name}

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Keys made for one guest: it knows whom to let in, and we know it before it speaks."""
+
+import os
+import struct
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+_ALGORITHM = "ssh-ed25519"
+FOLDER = Path("etc/vfio-lab")  # where the image's init looks for them
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The user's private key in OpenSSH's form, and the host's in dropbear's."""
+
+    private: bytes
+    authorized: bytes
+    host: bytes
+    host_public: bytes  # the blob that the server shows in the key exchange
+
+    @classmethod
+    def make(cls) -> "Keys":
+        user, host = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        raw_seed = host.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        raw_public = host.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return cls(
+            private=user.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
+            authorized=user.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            + b" vfio-lab\n",
+            host=_string(_ALGORITHM.encode()) + _string(raw_seed + raw_public),
+            host_public=_string(_ALGORITHM.encode()) + _string(raw_public),
+        )
+
+    def client_key(self, folder: Path) -> paramiko.PKey:
+        """Store the private key in `folder`, for ssh by hand, and load it."""
+        path = folder / "id_ed25519"
+        with open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            file.write(self.private)
+        return paramiko.Ed25519Key(filename=str(path))
+
+    def archive(self) -> bytes:
+        """A cpio archive that the kernel unpacks over the image's initramfs."""
+        with tempfile.TemporaryDirectory(prefix="vfio-lab-keys-") as name:
+            folder = Path(name) / FOLDER
+            folder.mkdir(parents=True)
+            (folder / "authorized_keys").write_bytes(self.authorized)
+            (folder / "dropbear_host_key").write_bytes(self.host)
+            names = [FOLDER / "authorized_keys", FOLDER / "dropbear_host_key"]
+            return subprocess.run(
+                ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"],
+                cwd=name,
+                input="\n".join(map(str, [FOLDER.parent, FOLDER, *names])).encode(),
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout
+
+
+def _string(data: bytes) -> bytes:
+    """SSH's own string: its length in four bytes, then the bytes (RFC 4251, section 5)."""
+    return struct.pack(">I", len(data)) + data

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""QMP to one QEMU: commands, and every event that came, in order."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
+
+from lab.deadline import Deadline
+from lab.errors import GuestLost, InfrastructureError
+from lab.guest.loop import Loop
+
+_ANSWER = 10.0  # seconds within which a living QEMU answers a command
+
+
+class Monitor:
+    """A connected QMP client whose coroutines run on the guests' thread."""
+
+    def __init__(self, loop: Loop, end: socket.socket, on_event: Callable[[], None]) -> None:
+        self._loop = loop
+        self._client = QMPClient("guest")
+        self._events: list[Message] = []
+        self._arrived = threading.Condition()
+        self._on_event = on_event
+        self._listening: asyncio.Task[None] | None = None
+        self._started = loop.submit(self._run(end))
+
+    async def _run(self, end: socket.socket) -> None:
+        await self._client.connect(end)
+        listener = EventListener()
+        self._client.register_listener(listener)
+        self._listening = asyncio.create_task(self._listen(listener))
+
+    async def _listen(self, listener: EventListener) -> None:
+        async for event in listener:
+            with self._arrived:
+                self._events.append(event)
+                self._arrived.notify_all()
+            self._on_event()
+
+    @property
+    def events(self) -> list[Message]:
+        """All events so far, as QEMU sent them."""
+        with self._arrived:
+            return list(self._events)
+
+    def saw(self, name: str) -> bool:
+        """Whether an event of this name has come."""
+        return any(event["event"] == name for event in self.events)
+
+    def wait_for(self, name: str, deadline: Deadline, **data: object) -> Message | None:
+        """The first event of this name whose data have these values, or None when time is up."""
+
+        def found() -> Message | None:
+            matching = (
+                event
+                for event in self._events
+                if event["event"] == name and data.items() <= _data_of(event).items()
+            )
+            return next(matching, None)
+
+        with self._arrived:
+            self._arrived.wait_for(lambda: found() is not None, deadline.left)
+            return found()
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """One QMP command. Raises GuestLost when QEMU is gone or does not answer, and
+        InfrastructureError when it refuses."""
+        try:
+            self._started.result(_ANSWER)
+            future = self._loop.submit(self._client.execute(command, arguments))
+            return future.result(_ANSWER)
+        except ExecuteError as error:
+            raise InfrastructureError(f"QEMU refuses {command}: {error}") from error
+        except (QMPError, EOFError, OSError, concurrent.futures.TimeoutError) as error:
+            raise GuestLost(f"QEMU does not answer {command}: {error!r}") from error
+
+    def human(self, line: str) -> str:
+        """A command of the human monitor; what it prints."""
+        text: str = self.execute("human-monitor-command", {"command-line": line})
+        return text
+
+    def close(self) -> None:
+        """End the connection; QEMU may be gone already."""
+
+        async def disconnect() -> None:
+            with contextlib.suppress(QMPError, EOFError, OSError):
+                await self._client.disconnect()
+            if self._listening:
+                self._listening.cancel()
+
+        self._loop.submit(disconnect()).result(_ANSWER)
+
+
+def _data_of(event: Message) -> dict[str, Any]:
+    data: dict[str, Any] = event.get("data", {})  # type: ignore[assignment]
+    return data

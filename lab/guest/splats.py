@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a kernel says on its console when something is wrong with it."""
+
+import re
+from dataclasses import dataclass
+
+_TIME = r"^\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? "
+_SIGNATURES = re.compile(
+    _TIME + r"(?P<title>"
+    r"(?:kernel )?BUG[: ].*"
+    r"|Oops: .*"
+    r"|general protection fault.*"
+    r"|WARNING: .*"
+    r"|UBSAN: .*"
+    r"|refcount_t: .*"
+    r"|list_(?:add|del) corruption.*"
+    r"|watchdog: .*"
+    r"|INFO: task .* blocked for more than .*"
+    r"|rcu: INFO: .*stall.*"
+    r"|Kernel panic - not syncing: .*"
+    r")$",
+    re.MULTILINE,
+)
+_END = re.compile(_TIME + r"---\[ end .*\]---$", re.MULTILINE)
+_LONGEST = 60  # lines of a report that has no end
+
+
+@dataclass(frozen=True)
+class Splat:
+    """One report of the kernel's: its first line, and all of it."""
+
+    title: str
+    text: str
+
+
+def find(console: str) -> list[Splat]:
+    """The reports in a piece of console, in order; lines inside a report are no new one."""
+    found: list[Splat] = []
+    position = 0
+    while match := _SIGNATURES.search(console, position):
+        end = _END.search(console, match.end())
+        following = console[match.start() :].splitlines(keepends=True)[:_LONGEST]
+        stop = match.start() + sum(map(len, following))
+        if end:
+            stop = min(stop, end.end())
+        found.append(Splat(match["title"].strip(), console[match.start() : stop].rstrip()))
+        position = stop
+    return found
