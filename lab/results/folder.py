@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where a run leaves what it found.
+
+| in the folder | what it is                                             |
+|---------------|--------------------------------------------------------|
+| results.json  | the run: `lab.results.record.RunRecord`                |
+| junit.xml     | the same for other programs                            |
+| kernel.json   | what the kernel was made of; image.json the same       |
+| guests/001/   | a guest's console, its QEMU's argv, a test's evidence  |
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from lab.errors import ConfigurationError, InfrastructureError
+from lab.results.junit import junit
+from lab.results.record import RunRecord
+
+RESULTS = "results.json"
+LATEST = "latest"
+
+
+class RunFolder:
+    """A run's folder. Make one with `create`; on its own the class only names what is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path | None = None) -> "RunFolder":
+        """A new folder: `out`, or one under the user's state with `latest` pointing to it.
+
+        Raises ConfigurationError when `out` holds anything, because a report must not mix two
+        runs' evidence, and when the folder cannot be made.
+        """
+        try:
+            return cls(_given(out) if out else _next())
+        except OSError as error:
+            raise ConfigurationError(
+                f"no folder for the run: {error.filename}: {error.strerror}",
+                hint="name another with --out DIR, or set VFIO_LAB_STATE",
+            ) from error
+
+    def guest(self, number: int) -> Path:
+        """The folder of the guest with this number, made if it is not there."""
+        folder = self.path / "guests" / f"{number:03d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def relative(self, path: Path) -> str:
+        """`path` as a record names it. Raises ValueError when it is not in the folder."""
+        return path.absolute().relative_to(self.path.absolute()).as_posix()
+
+    def write(self, record: RunRecord) -> None:
+        """Write the record in every format. May be called while the run goes on: each file is
+        replaced as a whole, so that a reader sees the old one or the new one.
+
+        Raises InfrastructureError where the folder cannot be written, as on a full disk.
+        """
+        try:
+            self._replace(RESULTS, _json(record.to_json()))
+            self._replace("junit.xml", junit(record))
+            self._replace("kernel.json", _json(record.kernel))
+            self._replace("image.json", _json(record.image))
+        except OSError as error:
+            raise InfrastructureError(
+                f"{self.path}: the results cannot be written: {error.strerror}"
+            ) from error
+
+    def read(self) -> RunRecord:
+        """The record that was written here. Raises ConfigurationError where there is none."""
+        file = self.path / RESULTS
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"{file}: {error}", hint="name the folder of a run, with a results.json"
+            ) from error
+        return RunRecord.from_json(content)
+
+    def _replace(self, name: str, text: str) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}-")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 (it is a descriptor)
+                os.fchmod(handle, 0o644)  # mkstemp's files are private; a report is not
+                file.write(text)
+            Path(temporary).replace(self.path / name)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def runs() -> Path:
+    """The folder of all runs: under $VFIO_LAB_STATE, or the platform's place for state."""
+    state = os.environ.get("VFIO_LAB_STATE")
+    return (Path(state) if state else platformdirs.user_state_path("vfio-lab")) / "runs"
+
+
+def _given(out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    if next(out.iterdir(), None):
+        raise ConfigurationError(
+            f"--out {out}: the folder is not empty", hint="remove it, or name a new one"
+        )
+    return out
+
+
+def _next() -> Path:
+    parent = runs()
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    number = 1
+    while True:
+        folder = parent / f"{stamp}-{number}"
+        try:
+            folder.mkdir()  # of several runs that start at once, one gets the name
+        except FileExistsError:
+            number += 1
+        else:
+            _point_latest(parent, folder)
+            return folder
+
+
+def _point_latest(parent: Path, folder: Path) -> None:
+    """`latest` is a help for people: a run does not fail for want of it."""
+    link = parent / f".{LATEST}-{folder.name}"
+    with contextlib.suppress(OSError):
+        link.symlink_to(folder.name)
+        link.replace(parent / LATEST)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    # ASCII only: a test's text may hold characters that UTF-8 cannot encode.
+    return json.dumps(content, indent=1, default=str) + "\n"

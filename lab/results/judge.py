@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From what a test raised to whose fault it is."""
+
+from dataclasses import dataclass
+
+from _pytest.outcomes import Failed, Skipped
+
+from lab.agent.process import AgentDied, AgentTimeout, RemoteError, RemoteFault
+from lab.errors import GuestLost, LabError
+from lab.results.verdict import Verdict
+from lab.testing import NotApplicable
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, what happened in words, and the kernel's own report where there is one."""
+
+    verdict: Verdict
+    message: str = ""
+    splats: tuple[str, ...] = ()
+
+
+def judge(error: BaseException | None, lost: GuestLost | None) -> Judgement:
+    """What a test that raised `error` (None: it returned) says.
+
+    `lost` is given when the guest is gone: whatever the test says then, it says of that. A call
+    that does not return in a guest that lives is the kernel's; an agent that dies in one that
+    lives is the lab's, as is everything that no test can mean to raise.
+    """
+    if isinstance(error, GuestLost):
+        lost = lost or error
+    if lost and isinstance(error, GuestLost | AgentDied | AgentTimeout):
+        return Judgement(Verdict.GUEST_LOST, str(lost), (lost.splat,) if lost.splat else ())
+    match error:
+        case None:
+            return Judgement(Verdict.KEPT)
+        case NotApplicable():
+            verdict = Verdict.NOT_APPLICABLE
+        case Skipped():
+            verdict = Verdict.SKIPPED
+        case AssertionError() | RemoteError() | RemoteFault() | AgentTimeout() | Failed():
+            verdict = Verdict.BROKEN
+        case LabError():
+            verdict = Verdict.LAB_ERROR
+        case _:
+            return Judgement(Verdict.LAB_ERROR, f"{type(error).__name__}: {error}")
+    return Judgement(verdict, str(error) or type(error).__name__)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A run's report for a person: what was tested, what is broken and where to look."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.contract import Mode, rules
+from lab.results.layout import line, rule_table, shortened
+from lab.results.record import Cell, RunRecord, TestRecord, Trouble
+from lab.results.text import printable
+from lab.results.verdict import Verdict
+
+_DETAIL = 12  # lines at the end of a traceback, where the failing call stands
+
+
+def report(record: RunRecord, folder: Path, console: Console) -> None:
+    """Write the report of a run that was left in `folder`."""
+    if record.tests:
+        console.print(_table(record))
+        _legend(record, console)
+    for trouble in record.every_trouble:
+        line(console, Text.assemble(_mark(trouble.verdict), " the run"))
+        _account(trouble, console)
+    for test in record.tests:
+        if test.verdict.is_trouble:
+            _heading(test, console)
+            _account(test, console)
+    for verdict in (Verdict.KNOWN, Verdict.SKIPPED):
+        _reasons(verdict, record.tests, console)
+    _summary(record, folder, console)
+
+
+def _table(record: RunRecord) -> Table:
+    cells = record.cells()
+    modes = _modes(record)
+    table = rule_table()
+    for mode in modes:
+        table.add_column(_short(mode).replace("-", "\n"), no_wrap=True)
+    for subject in _subjects(record):
+        row = [_cell(cells.get((subject, mode))) for mode in modes]
+        table.add_row(Text(printable(subject)), shortened(_title(subject)), *row)
+    return table
+
+
+def _subjects(record: RunRecord) -> list[str]:
+    """The rows: the contract's rules in its order, then what it does not know."""
+    found = list(dict.fromkeys(test.subject for test in record.tests))
+    order = {id_: place for place, id_ in enumerate(rules())}
+    return sorted(found, key=lambda subject: order.get(subject, len(order)))
+
+
+def _modes(record: RunRecord) -> list[Mode | None]:
+    """The columns: the modes that occur, then None for tests without one."""
+    found = {test.mode for test in record.tests}
+    columns: list[Mode | None] = [mode for mode in Mode if mode in found]
+    return [*columns, None] if None in found else columns
+
+
+def _short(mode: Mode | None) -> str:
+    return mode.short if mode else "any"
+
+
+def _title(subject: str) -> str:
+    rule = rules().get(subject)
+    return rule.title if rule else "(no rule of the contract)"
+
+
+def _cell(cell: Cell | None) -> Text:
+    if cell is None:
+        return Text("")
+    total = len(cell.tests)
+    share = "" if total == 1 else f" {cell.count}"
+    rest = "" if cell.count == total else f"/{total}"
+    return Text(cell.verdict.mark.text + share + rest, cell.verdict.mark.style)
+
+
+def _mark(verdict: Verdict) -> tuple[str, str]:
+    return (verdict.mark.text, verdict.mark.style)
+
+
+def _legend(record: RunRecord, console: Console) -> None:
+    console.print()
+    for mode in _modes(record):
+        meaning = f"{mode.value}: {mode.meaning}" if mode else "a test that is not run once a mode"
+        line(console, Text(f"{_short(mode):10} {meaning}", "dim"))
+    if any(len(cell.tests) > 1 for cell in record.cells().values()):
+        line(console, Text("A cell shows its worst verdict, and how many of its tests.", "dim"))
+
+
+def _heading(test: TestRecord, console: Console) -> None:
+    console.print()
+    subject = Text(printable(test.subject), "bold")
+    mode = f" {test.mode.value}" if test.mode else ""
+    title = f": {_title(test.subject)}" if test.rule in rules() else ""
+    line(console, Text.assemble(_mark(test.verdict), " ", subject, mode, title))
+    line(console, Text(f"  {printable(test.id)}"))
+
+
+def _account(item: TestRecord | Trouble, console: Console) -> None:
+    """What happened, the end of the traceback, the splats by their first lines, the evidence."""
+    for words in printable(item.message).splitlines():
+        line(console, Text(f"  {words}", "bold"))
+    for words in printable(item.detail).splitlines()[-_DETAIL:]:
+        line(console, Text(f"  | {words}", "dim"))
+    for splat in item.splats:
+        line(console, Text(f"  splat: {_first(splat)}"))
+    for path in item.evidence:
+        line(console, Text(f"  see {printable(path)}"))
+
+
+def _reasons(verdict: Verdict, tests: Sequence[TestRecord], console: Console) -> None:
+    grouped: dict[str, list[TestRecord]] = {}
+    for test in tests:
+        if test.verdict is verdict:
+            grouped.setdefault(_first(test.message) or "no reason was given", []).append(test)
+    if grouped:
+        console.print()
+    for reason, group in grouped.items():
+        subjects = ", ".join(dict.fromkeys(printable(test.subject) for test in group))
+        rest = f" {len(group)}: {reason} ({subjects})"
+        line(console, Text.assemble((verdict.value, verdict.mark.style), rest))
+
+
+def _summary(record: RunRecord, folder: Path, console: Console) -> None:
+    console.print()
+    if record.tests and not any(test.verdict.is_checked for test in record.tests):
+        line(console, Text("Nothing was checked: no test came to a verdict on a rule.", "yellow"))
+    counts = [
+        Text(f"{count} {verdict.value}", verdict.mark.style)
+        for verdict, count in record.counts().items()
+    ]
+    total = f"{len(record.tests)} tests" if len(record.tests) != 1 else "1 test"
+    verdicts = Text.assemble(": ", Text(", ").join(counts)) if counts else ""
+    line(console, Text.assemble(total, verdicts, f" in {_duration(record.seconds)}"))
+    line(console, Text(printable(", ".join(_platform(record)))))
+    line(console, Text(f"report: {printable(str(folder))}"))
+
+
+def _platform(record: RunRecord) -> Iterable[str]:
+    kernel = record.kernel
+    name = kernel.get("release") or kernel.get("name") or "unknown"
+    yield f"kernel {name}"
+    yield f"machine {record.machine.get('name', 'unknown')}"
+    if version := record.qemu.get("version"):
+        yield f"QEMU {version}"
+    if record.accel:
+        yield record.accel
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _first(text: str) -> str:
+    return next(iter(printable(text).strip().splitlines()), "")
