@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A PCI device of the guest: its sysfs, its driver, and the ways to open it."""
+
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import ENODEV, ENOENT
+
+from lab.agent.process import Process, RemoteError
+from lab.vfio.files import Cdev, Group
+
+VFIO_PCI = "vfio-pci"
+CDEVS = "/dev/vfio/devices"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by its role in the machine and by its address in this guest.
+
+    The group's and the cdev's numbers are asked of sysfs each time: they change when a device is
+    bound anew. What asks needs a process to ask with.
+    """
+
+    role: str
+    address: str
+
+    @property
+    def sysfs(self) -> str:
+        return f"/sys/bus/pci/devices/{self.address}"
+
+    @property
+    def requester(self) -> int:
+        """Its id on the bus: bus << 8 | device << 3 | function."""
+        _, bus, rest = self.address.split(":")
+        slot, function = rest.split(".")
+        return int(bus, 16) << 8 | int(slot, 16) << 3 | int(function)
+
+    def driver(self, process: Process) -> str | None:
+        """The driver that has it, or None."""
+        try:
+            return posixpath.basename(process.readlink(f"{self.sysfs}/driver"))
+        except RemoteError as error:
+            if error.errno == ENOENT:
+                return None
+            raise
+
+    def set_driver(self, process: Process, name: str | None) -> None:
+        """Take it from its driver and let `name`, and no other, probe it; None: leave it alone.
+
+        Raises RemoteError with ENODEV when that driver did not take it.
+        """
+        if self.driver(process):
+            process.write_text(f"{self.sysfs}/driver/unbind", self.address)
+        process.write_text(f"{self.sysfs}/driver_override", f"{name or ''}\n")
+        if name:
+            process.write_text("/sys/bus/pci/drivers_probe", self.address)
+            if self.driver(process) != name:
+                raise RemoteError(ENODEV, f"{name} did not take {self.role} ({self.address})")
+
+    @contextmanager
+    def driven_by(self, process: Process, name: str | None) -> Iterator[None]:
+        """With another driver for as long as the block lasts."""
+        before = self.driver(process)
+        self.set_driver(process, name)
+        try:
+            yield
+        finally:
+            self.set_driver(process, before)
+
+    def group_number(self, process: Process) -> int:
+        """The number of its IOMMU group."""
+        return int(posixpath.basename(process.readlink(f"{self.sysfs}/iommu_group")))
+
+    def cdev_path(self, process: Process) -> str:
+        """Its node under /dev/vfio/devices. Raises RemoteError (ENOENT) while it has none."""
+        (name,) = process.listdir(f"{self.sysfs}/vfio-dev")
+        return f"{CDEVS}/{name}"
+
+    def group_path(self, process: Process) -> str:
+        """Its group's node under /dev/vfio."""
+        return f"/dev/vfio/{self.group_number(process)}"
+
+    def open_cdev(self, process: Process) -> Cdev:
+        """A parked file of its own."""
+        return Cdev.open(process, self.cdev_path(process))
+
+    def open_group(self, process: Process) -> Group:
+        """Its group's file; there is one at a time."""
+        return Group.open(process, self.group_path(process))

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The files of both flows, each with the ioctls that it takes.
+
+All are open files of a process in the guest; their calls raise RemoteError, whose errno is the
+kernel's answer.
+"""
+
+from enum import IntEnum
+from typing import Self
+
+from lab.agent.memory import Mapping
+from lab.agent.process import Argument, Process, RemoteFile
+from lab.vfio.uapi import (
+    PCI_COMMAND,
+    ContainerRequest,
+    DeviceRequest,
+    GroupFlag,
+    GroupRequest,
+    IoasMapFlag,
+    IommuDestroy,
+    IommufdRequest,
+    IommuIoasAlloc,
+    IommuIoasMap,
+    IommuIoasUnmap,
+    IommuType,
+    MapFlag,
+    PciCommand,
+    PciRegion,
+    VfioDeviceAttachIommufdPt,
+    VfioDeviceBindIommufd,
+    VfioDeviceDetachIommufdPt,
+    VfioDeviceInfo,
+    VfioGroupStatus,
+    VfioIommuType1DmaMap,
+    VfioIommuType1DmaUnmap,
+    VfioRegionInfo,
+)
+
+READ_WRITE = MapFlag.VFIO_DMA_MAP_FLAG_READ | MapFlag.VFIO_DMA_MAP_FLAG_WRITE
+
+
+class VfioFile(RemoteFile):
+    """A file whose requests have names."""
+
+    @classmethod
+    def open(cls, process: Process, path: str) -> Self:
+        """Open a node under /dev. Raises RemoteError."""
+        file = process.open(path)
+        return cls(process, file.detach(), path)
+
+    def call(self, request: IntEnum, arg: Argument = 0) -> int:
+        """One ioctl, named in the error if it fails."""
+        return self.ioctl(request, arg, what=request.name)
+
+
+class Iommufd(VfioFile):
+    """/dev/iommu: address spaces and what is mapped in them."""
+
+    PATH = "/dev/iommu"
+
+    def ioas_alloc(self) -> int:
+        """A new, empty address space; its id."""
+        alloc = IommuIoasAlloc()
+        self.call(IommufdRequest.IOMMU_IOAS_ALLOC, alloc)
+        return alloc.out_ioas_id
+
+    def ioas_map(self, ioas: int, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
+        """Let devices that are attached to `ioas` see all of `memory` at `iova`."""
+        flags = IoasMapFlag.IOMMU_IOAS_MAP_FIXED_IOVA
+        if rights & MapFlag.VFIO_DMA_MAP_FLAG_READ:
+            flags |= IoasMapFlag.IOMMU_IOAS_MAP_READABLE
+        if rights & MapFlag.VFIO_DMA_MAP_FLAG_WRITE:
+            flags |= IoasMapFlag.IOMMU_IOAS_MAP_WRITEABLE
+        request = IommuIoasMap(
+            ioas_id=ioas, flags=flags, iova=iova, user_va=memory.address, length=memory.length
+        )
+        self.call(IommufdRequest.IOMMU_IOAS_MAP, request)
+
+    def ioas_unmap(self, ioas: int, iova: int, length: int) -> int:
+        """Bytes that were unmapped."""
+        unmap = IommuIoasUnmap(ioas_id=ioas, iova=iova, length=length)
+        self.call(IommufdRequest.IOMMU_IOAS_UNMAP, unmap)
+        return unmap.length
+
+    def destroy(self, identity: int) -> None:
+        """Destroy an object by its id; EBUSY while it is in use."""
+        self.call(IommufdRequest.IOMMU_DESTROY, IommuDestroy(id=identity))
+
+
+class Container(VfioFile):
+    """/dev/vfio/vfio, or an iommufd that plays its part: type1's ioctls."""
+
+    PATH = "/dev/vfio/vfio"
+
+    def check_extension(self, extension: int) -> int:
+        return self.call(ContainerRequest.VFIO_CHECK_EXTENSION, extension)
+
+    def set_iommu(self, kind: IommuType) -> None:
+        self.call(ContainerRequest.VFIO_SET_IOMMU, kind)
+
+    def map_dma(self, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
+        """Let the devices of this container's groups see all of `memory` at `iova`."""
+        request = VfioIommuType1DmaMap(
+            flags=rights, iova=iova, vaddr=memory.address, size=memory.length
+        )
+        self.call(ContainerRequest.VFIO_IOMMU_MAP_DMA, request)
+
+    def unmap_dma(self, iova: int, length: int) -> int:
+        """Bytes that were unmapped."""
+        unmap = VfioIommuType1DmaUnmap(iova=iova, size=length)
+        self.call(ContainerRequest.VFIO_IOMMU_UNMAP_DMA, unmap)
+        return unmap.size
+
+
+class DeviceFile(VfioFile):
+    """A device's file, however it was come by."""
+
+    def info(self) -> VfioDeviceInfo:
+        info = VfioDeviceInfo()
+        self.call(DeviceRequest.VFIO_DEVICE_GET_INFO, info)
+        return info
+
+    def region(self, index: int) -> VfioRegionInfo:
+        region = VfioRegionInfo(index=index)
+        self.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, region)
+        return region
+
+    def reset(self) -> None:
+        self.call(DeviceRequest.VFIO_DEVICE_RESET)
+
+    def map_bar(self, index: int) -> Mapping:
+        """All of a BAR, to be loaded from and stored to."""
+        region = self.region(index)
+        return self.mmap(region.size, offset=region.offset)
+
+    @property
+    def command(self) -> PciCommand:
+        """The command register as the user sees it."""
+        place = self.region(PciRegion.VFIO_PCI_CONFIG_REGION_INDEX).offset + PCI_COMMAND
+        return PciCommand(int.from_bytes(self.pread(2, place), "little"))
+
+    @command.setter
+    def command(self, value: PciCommand) -> None:
+        place = self.region(PciRegion.VFIO_PCI_CONFIG_REGION_INDEX).offset + PCI_COMMAND
+        self.pwrite(int(value).to_bytes(2, "little"), place)
+
+    def enable_dma(self) -> None:
+        """Set bus mastering, which is off when a device is opened (DMA-4)."""
+        self.command |= PciCommand.MASTER | PciCommand.MEMORY
+
+
+class Cdev(DeviceFile):
+    """/dev/vfio/devices/vfioN: parked until it is bound."""
+
+    def bind(self, iommufd: RemoteFile) -> int:
+        """Become the device's owner; the device's id in that iommufd."""
+        bind = VfioDeviceBindIommufd(iommufd=iommufd.fd)
+        self.call(DeviceRequest.VFIO_DEVICE_BIND_IOMMUFD, bind)
+        return bind.out_devid
+
+    def attach(self, page_table: int) -> None:
+        """Attach the device to an IOAS or HWPT of its iommufd."""
+        request = VfioDeviceAttachIommufdPt(pt_id=page_table)
+        self.call(DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT, request)
+
+    def detach_pt(self) -> None:
+        """Detach it: its DMA is blocked again."""
+        self.call(DeviceRequest.VFIO_DEVICE_DETACH_IOMMUFD_PT, VfioDeviceDetachIommufdPt())
+
+
+class Group(VfioFile):
+    """/dev/vfio/N: one owner for all devices of an IOMMU group."""
+
+    def status(self) -> GroupFlag:
+        status = VfioGroupStatus()
+        self.call(GroupRequest.VFIO_GROUP_GET_STATUS, status)
+        return GroupFlag(status.flags)
+
+    def set_container(self, container: RemoteFile) -> None:
+        fd = container.fd.to_bytes(4, "little", signed=True)
+        self.call(GroupRequest.VFIO_GROUP_SET_CONTAINER, fd)
+
+    def unset_container(self) -> None:
+        self.call(GroupRequest.VFIO_GROUP_UNSET_CONTAINER)
+
+    def get_device(self, name: str) -> DeviceFile:
+        """VFIO_GROUP_GET_DEVICE_FD: bind and attach in one step (OWN-8)."""
+        fd = self.call(GroupRequest.VFIO_GROUP_GET_DEVICE_FD, name.encode() + b"\0")
+        return DeviceFile(self.process, fd, f"device {name}")

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's user-space interface: numbers and structures, under the kernel's own names.
+
+Source: include/uapi/linux/vfio.h and include/uapi/linux/iommufd.h, Linux 6.12. Only what the
+lab's tests use is here; a new ioctl is a line in an enum and a structure.
+"""
+
+import ctypes
+from ctypes import c_int32, c_uint32, c_uint64
+from enum import IntEnum, IntFlag
+
+
+def _io(number: int) -> int:
+    return (ord(";") << 8) | number
+
+
+class ContainerRequest(IntEnum):
+    """ioctls of /dev/vfio/vfio."""
+
+    VFIO_GET_API_VERSION = _io(100)
+    VFIO_CHECK_EXTENSION = _io(101)
+    VFIO_SET_IOMMU = _io(102)
+    VFIO_IOMMU_GET_INFO = _io(112)
+    VFIO_IOMMU_MAP_DMA = _io(113)
+    VFIO_IOMMU_UNMAP_DMA = _io(114)
+
+
+class GroupRequest(IntEnum):
+    """ioctls of /dev/vfio/N."""
+
+    VFIO_GROUP_GET_STATUS = _io(103)
+    VFIO_GROUP_SET_CONTAINER = _io(104)
+    VFIO_GROUP_UNSET_CONTAINER = _io(105)
+    VFIO_GROUP_GET_DEVICE_FD = _io(106)
+
+
+class DeviceRequest(IntEnum):
+    """ioctls of a device's file, from the cdev or from the group."""
+
+    VFIO_DEVICE_GET_INFO = _io(107)
+    VFIO_DEVICE_GET_REGION_INFO = _io(108)
+    VFIO_DEVICE_GET_IRQ_INFO = _io(109)
+    VFIO_DEVICE_SET_IRQS = _io(110)
+    VFIO_DEVICE_RESET = _io(111)
+    VFIO_DEVICE_GET_PCI_HOT_RESET_INFO = _io(112)
+    VFIO_DEVICE_PCI_HOT_RESET = _io(113)
+    VFIO_DEVICE_FEATURE = _io(117)
+    VFIO_DEVICE_BIND_IOMMUFD = _io(118)
+    VFIO_DEVICE_ATTACH_IOMMUFD_PT = _io(119)
+    VFIO_DEVICE_DETACH_IOMMUFD_PT = _io(120)
+    UNKNOWN = _io(255)  # no request of any file: what a kernel does with one is part of the rules
+
+
+class IommufdRequest(IntEnum):
+    """ioctls of /dev/iommu."""
+
+    IOMMU_DESTROY = _io(0x80)
+    IOMMU_IOAS_ALLOC = _io(0x81)
+    IOMMU_IOAS_IOVA_RANGES = _io(0x84)
+    IOMMU_IOAS_MAP = _io(0x85)
+    IOMMU_IOAS_UNMAP = _io(0x86)
+    IOMMU_VFIO_IOAS = _io(0x88)
+    IOMMU_HWPT_ALLOC = _io(0x89)
+
+
+class IommuType(IntEnum):
+    """What VFIO_SET_IOMMU and VFIO_CHECK_EXTENSION take."""
+
+    VFIO_TYPE1_IOMMU = 1
+    VFIO_TYPE1v2_IOMMU = 3
+
+
+class GroupFlag(IntFlag):
+    VFIO_GROUP_FLAGS_VIABLE = 1
+    VFIO_GROUP_FLAGS_CONTAINER_SET = 2
+
+
+class RegionFlag(IntFlag):
+    VFIO_REGION_INFO_FLAG_READ = 1
+    VFIO_REGION_INFO_FLAG_WRITE = 2
+    VFIO_REGION_INFO_FLAG_MMAP = 4
+    VFIO_REGION_INFO_FLAG_CAPS = 8
+
+
+class PciRegion(IntEnum):
+    """Indices of a PCI device's regions."""
+
+    VFIO_PCI_BAR0_REGION_INDEX = 0
+    VFIO_PCI_CONFIG_REGION_INDEX = 7
+
+
+class MapFlag(IntFlag):
+    """Rights that a type1 mapping gives to the device."""
+
+    VFIO_DMA_MAP_FLAG_READ = 1
+    VFIO_DMA_MAP_FLAG_WRITE = 2
+
+
+class IoasMapFlag(IntFlag):
+    IOMMU_IOAS_MAP_FIXED_IOVA = 1
+    IOMMU_IOAS_MAP_WRITEABLE = 2
+    IOMMU_IOAS_MAP_READABLE = 4
+
+
+class Structure(ctypes.LittleEndianStructure):
+    """A structure whose first member, as the kernel wants, is its own size.
+
+    A size that is given is kept: that is how a test passes a wrong one.
+    """
+
+    def __init__(self, **members: int) -> None:
+        size = self._fields_[0][0]
+        super().__init__(**{size: ctypes.sizeof(self), **members})
+
+
+class VfioGroupStatus(Structure):
+    _fields_ = (("argsz", c_uint32), ("flags", c_uint32))
+    argsz: int
+    flags: int
+
+
+class VfioDeviceInfo(Structure):
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("num_regions", c_uint32),
+        ("num_irqs", c_uint32),
+        ("cap_offset", c_uint32),
+        ("pad", c_uint32),
+    )
+    argsz: int
+    flags: int
+    num_regions: int
+    num_irqs: int
+    cap_offset: int
+
+
+class VfioRegionInfo(Structure):
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("index", c_uint32),
+        ("cap_offset", c_uint32),
+        ("size", c_uint64),
+        ("offset", c_uint64),
+    )
+    argsz: int
+    flags: int
+    index: int
+    cap_offset: int
+    size: int
+    offset: int
+
+
+class VfioDeviceBindIommufd(Structure):
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("iommufd", c_int32),
+        ("out_devid", c_uint32),
+    )
+    argsz: int
+    flags: int
+    iommufd: int
+    out_devid: int
+
+
+class VfioDeviceAttachIommufdPt(Structure):
+    _fields_ = (("argsz", c_uint32), ("flags", c_uint32), ("pt_id", c_uint32))
+    argsz: int
+    flags: int
+    pt_id: int
+
+
+class VfioDeviceDetachIommufdPt(Structure):
+    _fields_ = (("argsz", c_uint32), ("flags", c_uint32))
+    argsz: int
+    flags: int
+
+
+class VfioIommuType1DmaMap(Structure):
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("vaddr", c_uint64),
+        ("iova", c_uint64),
+        ("size", c_uint64),
+    )
+
+
+class VfioIommuType1DmaUnmap(Structure):
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("iova", c_uint64),
+        ("size", c_uint64),
+    )
+    size: int
+
+
+class IommuDestroy(Structure):
+    _fields_ = (("size", c_uint32), ("id", c_uint32))
+
+
+class IommuIoasAlloc(Structure):
+    _fields_ = (("size", c_uint32), ("flags", c_uint32), ("out_ioas_id", c_uint32))
+    out_ioas_id: int
+
+
+class IommuIoasMap(Structure):
+    _fields_ = (
+        ("size", c_uint32),
+        ("flags", c_uint32),
+        ("ioas_id", c_uint32),
+        ("__reserved", c_uint32),
+        ("user_va", c_uint64),
+        ("length", c_uint64),
+        ("iova", c_uint64),
+    )
+    iova: int
+
+
+class IommuIoasUnmap(Structure):
+    _fields_ = (
+        ("size", c_uint32),
+        ("ioas_id", c_uint32),
+        ("iova", c_uint64),
+        ("length", c_uint64),
+    )
+    length: int
+
+
+class PciCommand(IntFlag):
+    """Bits of a PCI device's command register, at offset 4 of configuration space."""
+
+    MEMORY = 2
+    MASTER = 4
+
+
+PCI_COMMAND = 4
+"""Offset of the command register."""
