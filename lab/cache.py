@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from lab.errors import InfrastructureError
 from lab.proc import disk_full
 
 PROVENANCE = "provenance.json"
+_UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,7 @@ class Entry:
 
     def size(self) -> int:
         """Bytes on disk."""
-        files = (p.lstat() for p in self.path.rglob("*"))
-        return sum(status.st_blocks * 512 for status in files)
+        return size_of(self.path)
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -61,6 +62,30 @@ def hash_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: Path, *, linked: bool = True) -> int:
+    """Bytes that a file, or a folder with all that is in it, takes on disk.
+
+    Without `linked`, files that have a name elsewhere too are left out: whoever removes this one
+    frees nothing.
+    """
+    try:
+        with os.scandir(path) as found:
+            items = list(found)
+    except NotADirectoryError:
+        return path.lstat().st_blocks * 512
+    except (FileNotFoundError, PermissionError):
+        return 0
+    total = 0
+    for item in items:
+        if item.is_dir(follow_symlinks=False):
+            total += size_of(Path(item), linked=linked)
+        with contextlib.suppress(FileNotFoundError):  # somebody is at work there
+            status = item.stat(follow_symlinks=False)
+            if linked or status.st_nlink == 1 or item.is_dir(follow_symlinks=False):
+                total += status.st_blocks * 512
+    return total
 
 
 class Cache:
@@ -87,6 +112,12 @@ class Cache:
             pass  # somebody else's cache can be read all the same
         return entry if (entry.path / PROVENANCE).exists() else None
 
+    def peek(self, kind: str, inputs: Mapping[str, Any]) -> Entry | None:
+        """The same as `find`, but to be looked at only: it is not used."""
+        key = key_of(inputs)
+        entry = Entry(kind, key, self.root / kind / key)
+        return entry if (entry.path / PROVENANCE).exists() else None
+
     def make(
         self,
         kind: str,
@@ -102,7 +133,7 @@ class Cache:
         if entry := self.find(kind, inputs):
             return entry
         key = key_of(inputs)
-        with self.lock(f"{kind}-{key}"):
+        with self._writing(), self.lock(f"{kind}-{key}"):
             if entry := self.find(kind, inputs):
                 return entry
             with self._unfinished(kind, key) as folder:
@@ -130,25 +161,63 @@ class Cache:
         with FileLock(folder / f"{name}.lock"):
             yield
 
+    def recall(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A small fact that `remember` kept under these inputs, or None."""
+        try:
+            fact: dict[str, Any] = json.loads(self._fact(kind, inputs).read_text())["fact"]
+        except (OSError, ValueError):
+            return None
+        return fact
+
+    def remember(self, kind: str, inputs: Mapping[str, Any], fact: Mapping[str, Any]) -> None:
+        """Keep a small fact about the world outside; `inputs` say when it holds."""
+        path = self._fact(kind, inputs)
+        # Written beside and renamed: another run reads the old fact or the new one.
+        whole = path.with_suffix(f".{os.getpid()}")
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                whole.write_text(json.dumps({"inputs": inputs, "fact": fact}, indent=1) + "\n")
+                whole.replace(path)
+            finally:
+                whole.unlink(missing_ok=True)
+
+    def forget(self, kind: str, inputs: Mapping[str, Any]) -> None:
+        """Drop what `remember` kept under these inputs, if anything."""
+        with self._writing():
+            self._fact(kind, inputs).unlink(missing_ok=True)
+
+    def _fact(self, kind: str, inputs: Mapping[str, Any]) -> Path:
+        return self.root / "facts" / f"{kind}-{key_of(inputs)}.json"
+
     def entries(self) -> list[Entry]:
         """All entries, the last used first."""
-        found = [
-            Entry(path.parent.parent.name, path.parent.name, path.parent)
-            for path in self.root.glob(f"*/*/{PROVENANCE}")
-        ]
-        return sorted(found, key=lambda entry: entry.used, reverse=True)
+        found = []
+        for path in self.root.glob(f"*/*/{PROVENANCE}"):
+            entry = Entry(path.parent.parent.name, path.parent.name, path.parent)
+            if entry.kind == _UNFINISHED:
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another run removes it just now
+                found.append((entry.used, entry))
+        return [entry for _, entry in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     def remove(self, entry: Entry) -> None:
         """Forget one entry. It is renamed first, so that nobody finds half of it."""
         with self.lock(f"{entry.kind}-{entry.key}"):
-            doomed = self.root / "unfinished" / f"doomed-{entry.kind}-{entry.key}"
+            doomed = self.root / _UNFINISHED / f"doomed-{entry.kind}-{entry.key}"
             doomed.parent.mkdir(parents=True, exist_ok=True)
-            entry.path.rename(doomed)
-            shutil.rmtree(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)  # of a removal that was interrupted
+            with contextlib.suppress(FileNotFoundError):  # another run was faster
+                entry.path.rename(doomed)
+                shutil.rmtree(doomed)
 
     def clean(self, *, older_than: float | None = None, max_size: int | None = None) -> list[Entry]:
         """Remove what was not used for `older_than` seconds, then the longest unused until no
-        more than `max_size` bytes are left. Returns what was removed."""
+        more than `max_size` bytes are left. Returns what was removed.
+
+        What a killed maker left behind goes, too.
+        """
+        self._sweep()
         doomed: list[Entry] = []
         total = 0
         for entry in self.entries():
@@ -160,19 +229,35 @@ class Cache:
             self.remove(entry)
         return doomed
 
+    def _sweep(self) -> None:
+        for folder in self.root.glob(f"{_UNFINISHED}/*"):
+            lock = FileLock(self.root / "locks" / f"{folder.name.removeprefix('doomed-')}.lock")
+            with contextlib.suppress(Timeout), lock.acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+
     @contextmanager
     def _unfinished(self, kind: str, key: str) -> Iterator[Path]:
         # The name is the same each time, so that compilers put the same paths into what they
         # make; the lock that the caller holds keeps it ours.
-        folder = self.root / "unfinished" / f"{kind}-{key}"
+        folder = self.root / _UNFINISHED / f"{kind}-{key}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True)
             yield folder
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(f"{self.root} ({error.strerror})") from error
-            raise
         finally:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(f"{self.root} ({error.strerror})") from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise InfrastructureError(
+                    f"cannot write to the cache: {error.filename or self.root}: {error.strerror}",
+                    hint="name a folder of your own in VFIO_LAB_CACHE",
+                ) from error
+            raise

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from lab.errors import InfrastructureError, LabError
 
+# tar says the latter when a write came to a part of its bytes
+_FULL = re.compile(r"No space left on device|Wrote only \d+ of \d+ bytes|Disk quota exceeded")
 _GRACE = 3.0  # seconds between a request to stop and the end
 
 
@@ -38,7 +41,8 @@ def _child(
         process = subprocess.Popen(
             [*leash, *argv],
             cwd=cwd,
-            env={**os.environ, **env} if env else None,
+            # Messages are read here and shown to people as they are: one language for all.
+            env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,8 +100,8 @@ def run(
                 on_line(line)
         status = process.wait()
     if status:
-        if full := next((line for line in lines if "No space left on device" in line), None):
-            raise disk_full(full)
+        if full := next((line for line in lines if _FULL.search(line)), None):
+            raise disk_full(full.strip())
         raise CommandError(words, status, list(lines))
     return list(lines)
 

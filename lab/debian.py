@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Debian's packages, read with apt and a state of the lab's own.
+
+The host's package lists, caches and locks are neither read nor written: apt gets a private
+sources.list, private lists and an empty dpkg status, and no rights of root. Everything is
+checked against Debian's archive keyring. The host's apt.conf (proxies) stays in force.
+"""
+
+import difflib
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from lab.cache import Cache, hash_of_file
+from lab.config import Debian
+from lab.errors import ConfigurationError, InfrastructureError, LabError
+from lab.proc import CommandError, disk_full, run
+from lab.progress import Progress, Step
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+_CODENAMES = {
+    *("bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
+    *("oldoldstable", "oldstable", "stable", "testing", "unstable"),
+}
+_POCKETS = {"", "updates", "backports", "proposed-updates"}
+
+# One address that does not answer costs the timeout; a name may have an IPv4 and an IPv6 one.
+_NETWORK = {
+    "Acquire::Retries": "1",
+    "Acquire::http::Timeout": "6",
+    "Acquire::https::Timeout": "6",
+}
+_LISTS = 100_000_000  # bytes that the lists of a suite or two take, with apt's caches of them
+_MIRROR_HINT = "look at debian.mirror in lab.yaml, and at this host's network and proxy"
+
+
+class ListsTooOld(InfrastructureError):
+    """The mirror no longer has a file that the lists name; new lists name another."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One version of a binary package. `size` is that of its .deb in bytes.
+
+    `suite` is where it was looked for; several are joined by "+".
+    """
+
+    name: str
+    version: str
+    suite: str
+    sha256: str
+    size: int
+    uri: str
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides its bits."""
+        return {"package": self.name, "version": self.version, "sha256": self.sha256}
+
+    @property
+    def file(self) -> str:
+        """The name that apt gives to the .deb."""
+        return f"{self.name}_{self.version.replace(':', '%3a')}_{self._architecture}.deb"
+
+    @property
+    def _architecture(self) -> str:
+        return Path(self.uri).stem.rsplit("_", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """Where the archive and its security part are."""
+
+    main: str
+    security: str
+
+    def of(self, suite: str) -> str:
+        """The mirror that has a suite."""
+        return self.security if suite.endswith("-security") else self.main
+
+
+class Archive:
+    """Debian's archive as lab.yaml names it. Use it within one command."""
+
+    def __init__(self, settings: Debian, cache: Cache, progress: Progress) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._progress = progress
+        self._root = cache.root / "apt"
+
+    def resolve(self, package: str, suite: str, *, update: bool = False) -> Package:
+        """The newest version of a package in a suite.
+
+        Raises ConfigurationError when the suite has no such package, InfrastructureError when
+        the mirror fails.
+        """
+        with self._apt((suite,), update=update) as apt:
+            words = ["apt-get", *apt, "download", "--print-uris", package]
+            return self._packages(words, (package,), (suite,), apt)[0]
+
+    def closure(
+        self, packages: Sequence[str], suites: Sequence[str], *, update: bool = False
+    ) -> list[Package]:
+        """The packages and all that they depend on, newest versions, sorted by name."""
+        with self._apt(suites, update=update) as apt:
+            words = ["apt-get", *apt, "install", "--yes", "--no-install-recommends"]
+            found = self._packages([*words, "--print-uris", *packages], packages, suites, apt)
+            return sorted(found, key=lambda package: package.name)
+
+    def depends(self, package: Package) -> list[str]:
+        """The names of the packages that a package depends on directly."""
+        with self._apt((package.suite,)) as apt:
+            words = ["apt-cache", *apt, "show", f"{package.name}={package.version}"]
+            for line in run(words):
+                if line.startswith("Depends:"):
+                    names = re.split(r"[,|]", line.partition(":")[2])
+                    return [name.split()[0].partition(":")[0] for name in names]
+        return []
+
+    def fetch(self, packages: Sequence[Package]) -> dict[Package, Path]:
+        """The .debs of some packages, from the cache or downloaded into it together."""
+
+        def maker(folder: Path) -> Mapping[str, Any]:
+            self.download(packages, folder)
+            return {"packages": [asdict(package) for package in packages]}
+
+        inputs = {"packages": [package.identity for package in packages]}
+        folder = self._cache.make("deb", inputs, maker).path
+        files = {package: folder / package.file for package in packages}
+        for package, file in files.items():
+            # The lists vouched for it once; a copy that rotted on disk is caught here.
+            if not file.is_file() or hash_of_file(file) != package.sha256:
+                raise InfrastructureError(
+                    f"{file} is not what was downloaded: its SHA-256 differs from the archive's",
+                    hint=f"remove {folder} and run the command again",
+                )
+        return files
+
+    def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
+        """Fetch the .debs into a folder; apt checks each against the signed lists.
+
+        Raises ListsTooOld when the mirror has a newer version by now.
+        """
+        suites = tuple(dict.fromkeys(s for package in packages for s in package.suite.split("+")))
+        total = sum(package.size for package in packages) / 1e6
+        names = packages[0].file if len(packages) == 1 else f"{len(packages)} packages"
+        with self._progress.step(f"download {names}") as step, self._apt(suites) as apt:
+            step.result(f"{total:.1f} MB")
+            _check_space(folder, sum(package.size for package in packages))
+            words = ["apt-get", *apt, "-o", "APT::Status-Fd=1", "download"]
+            words += [f"{package.name}={package.version}" for package in packages]
+            try:
+                run(words, cwd=folder, on_line=lambda line: _show(line, total, step))
+            except CommandError as error:
+                raise _trouble("the download failed", error) from error
+        files = [folder / package.file for package in packages]
+        for file, package in zip(files, packages, strict=True):
+            if not file.is_file() or file.stat().st_size != package.size:
+                raise InfrastructureError(
+                    f"apt downloaded {package.name} {package.version}, but {file.name} is not "
+                    f"the {package.size} bytes that the archive's lists name"
+                )
+        return files
+
+    def _packages(
+        self, words: list[str], wanted: Sequence[str], suites: Sequence[str], apt: list[str]
+    ) -> list[Package]:
+        try:
+            lines = run([*words, "-o", "Acquire::ForceHash=SHA256"])
+        except CommandError as error:
+            raise self._unknown(error, wanted, suites, apt) from error
+        found = [_package(line, suites) for line in lines if line.startswith("'")]
+        if not found:
+            raise ConfigurationError(f"{', '.join(wanted)}: {_of(suites)} has nothing to download")
+        return found
+
+    def _unknown(
+        self, error: CommandError, wanted: Sequence[str], suites: Sequence[str], apt: list[str]
+    ) -> LabError:
+        missing = re.compile(
+            r"(?:Unable to locate package|Can't find a source to download|has no installation "
+            r"candidate|Couldn't find any package|Can't select (?:versions|candidate))"
+        )
+        line = next((line for line in error.lines if missing.search(line)), None)
+        if line is None:
+            return _trouble(f"apt cannot resolve {', '.join(wanted)} in {_of(suites)}", error)
+        names = run(["apt-cache", *apt, "pkgnames"])
+        absent = [name for name in wanted if name not in set(names)] or list(wanted)
+        near = difflib.get_close_matches(absent[0], names, 4, 0.7)
+        return ConfigurationError(
+            f"{_of(suites)} has no package {', '.join(absent)}",
+            hint=f"the nearest names there: {', '.join(near)}" if near else None,
+        )
+
+    @contextmanager
+    def _apt(self, suites: Sequence[str], *, update: bool = False) -> Iterator[list[str]]:
+        """The options that make apt the lab's own, with lists of `suites` on disk."""
+        if not KEYRING.is_file():
+            raise InfrastructureError(
+                f"{KEYRING} is missing: packages cannot be checked",
+                hint="apt-get install debian-archive-keyring",
+            )
+        # Two runs must not write the same lists; apt's own locks are off, because they fail
+        # where these wait.
+        with self._cache.lock("apt"):
+            lines = [self._line(suite) for suite in suites]
+            name = hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+            state = self._root / name
+            for folder in (state, self._root / "lists" / "partial"):
+                folder.mkdir(parents=True, exist_ok=True)
+            (state / "sources.list").write_text("".join(lines))
+            (state / "status").touch()
+            options = _options(self._root, state)
+            if update or not (state / "updated").exists():
+                self._update(options, suites)
+                (state / "updated").touch()
+            yield options
+
+    def _update(self, options: list[str], suites: Sequence[str]) -> None:
+        with self._progress.step(f"read Debian's package lists ({', '.join(suites)})"):
+            _check_space(self._root, _LISTS)
+            try:
+                # Without the error mode apt-get exits with 0 when a mirror does not answer.
+                run(["apt-get", *options, "-o", "APT::Update::Error-Mode=any", "update"])
+            except CommandError as error:
+                # apt says the same of a wrong suite and of a proxy in the way: 404 is the former
+                missing = any("does not have a Release file" in line for line in error.lines)
+                if missing and _is_gone(error):
+                    raise ConfigurationError(
+                        f"the mirror has no suite {' or '.join(suites)}: {_said(error)}",
+                        hint="correct the suite, or debian.mirror, in lab.yaml",
+                    ) from error
+                raise _trouble("the Debian mirror failed", error) from error
+
+    def _line(self, suite: str) -> str:
+        uri = self.mirrors().of(suite)
+        return f"deb [signed-by={KEYRING} arch=amd64] {uri} {suite} main\n"
+
+    def mirrors(self) -> Mirrors:
+        """Where the archive is, as lab.yaml or this host's apt says.
+
+        Raises ConfigurationError where neither does.
+        """
+        main, security = self._settings.mirror, self._settings.security_mirror
+        if main == "auto":
+            found = mirrors_of_host(_targets_of_host(self._root / "host"))
+            main, default = found.main, found.security
+        else:
+            default = f"{main.rstrip('/')}-security"
+        return Mirrors(main, default if security == "auto" else security)
+
+
+def mirrors_of_host(targets: Iterable[str]) -> Mirrors:
+    """The Debian mirrors among apt's index targets, `release|origin|component|uri` each.
+
+    apt knows the origin once it has read lists; before that the line is taken at its word.
+    """
+    main, security = [], []
+    for line in targets:
+        release, origin, component, uri = line.split("|", 3)
+        codename, _, pocket = release.partition("-")
+        if codename not in _CODENAMES or component != "main" or uri.startswith("cdrom:"):
+            continue
+        # Others name their suites like Debian's own: their origin tells them apart.
+        if origin not in ("Debian", "", "$(ORIGIN)"):
+            continue
+        rank = (origin != "Debian", uri.rstrip("/"))
+        if pocket == "security":
+            security.append(rank)
+        elif pocket in _POCKETS:
+            main.append(rank)
+    if not main:
+        raise ConfigurationError(
+            "debian.mirror is `auto`, but this host's apt has no Debian mirror",
+            hint="name one in lab.yaml: `debian: {mirror: URL}`",
+        )
+    best = min(main, key=lambda rank: rank[0])[1]
+    safe = min(security, key=lambda rank: rank[0])[1] if security else f"{best}-security"
+    return Mirrors(best, safe)
+
+
+def _targets_of_host(cache: Path) -> list[str]:
+    # With an index of its lists apt answers at once; some hosts tell it to keep none.
+    cache.mkdir(parents=True, exist_ok=True)
+    index = ["-o", f"Dir::Cache={cache}", "-o", "Dir::Cache::pkgcache=pkgcache.bin"]
+    words = ["$(RELEASE)", "$(ORIGIN)", "$(COMPONENT)", "$(REPO_URI)"]
+    try:
+        ask = ["apt-get", *index, "indextargets", "--format", "|".join(words)]
+        return run([*ask, "Created-By: Packages"])
+    except CommandError as error:
+        raise _trouble("apt cannot say where its mirrors are", error) from error
+
+
+def _options(root: Path, state: Path) -> list[str]:
+    settings = {
+        "APT::Architecture": "amd64",
+        "APT::Architectures": "amd64",
+        "APT::Sandbox::User": "",
+        "APT::Get::List-Cleanup": "false",  # the lists of other suites lie beside these
+        "Acquire::Languages": "none",
+        "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
+        "Debug::NoLocking": "true",
+        "Dir::State": state,
+        "Dir::State::Lists": root / "lists",
+        "Dir::State::status": state / "status",
+        "Dir::Cache": state,
+        "Dir::Cache::archives": state / "archives",
+        "Dir::Cache::pkgcache": "pkgcache.bin",
+        "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
+        "Dir::Etc::SourceList": state / "sources.list",
+        "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::Etc::Preferences": "/dev/null",
+        "Dir::Etc::PreferencesParts": "/dev/null",
+        **_NETWORK,
+    }
+    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+
+def _package(line: str, suites: Sequence[str]) -> Package:
+    """A package from a line of --print-uris: 'URI' NAME_VERSION_ARCH.deb SIZE SHA256:HASH."""
+    uri, file, size, digest = line.split()
+    name, version, _ = unquote(file).removesuffix(".deb").split("_")
+    kind, _, value = digest.partition(":")
+    if kind != "SHA256":
+        raise InfrastructureError(f"apt names no SHA-256 for {file}: {digest}")
+    return Package(name, version, "+".join(suites), value, int(size), uri.strip("'"))
+
+
+def _check_space(folder: Path, size: int) -> None:
+    """apt that meets a full disk while it reads lists waits for ever: it must not meet one."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise disk_full(f"{folder} has {free // 10**6} MB; expected {size // 10**6} MB")
+
+
+def _show(line: str, total: float, step: Step) -> None:
+    if line.startswith("dlstatus:"):
+        share = float(line.split(":")[2]) / 100
+        step.advance(round(share * total), round(total), "MB")
+
+
+def _said(error: CommandError) -> str:
+    """apt's own words: its first error, else its first warning."""
+    for mark in ("E:", "W:"):
+        for line in error.lines:
+            if line.startswith(mark):
+                return line
+    return error.message
+
+
+def _trouble(what: str, error: CommandError) -> InfrastructureError:
+    kind = ListsTooOld if _is_gone(error) else InfrastructureError
+    answer = next((line.strip() for line in error.lines if re.match(r"\s+[45]\d\d  ", line)), "")
+    return kind(f"{what}: {_said(error)}{answer and f' ({answer})'}", hint=_MIRROR_HINT)
+
+
+def _is_gone(error: CommandError) -> bool:
+    return any(re.search(r"\s404\s", line) for line in error.lines)
+
+
+def _of(suites: Sequence[str]) -> str:
+    return "+".join(suites)

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a guest boots into: a small initramfs of Debian's programs."""
+
+from lab.image.prepare import Image, look, prepare
+
+__all__ = ["Image", "look", "prepare"]

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a source tree and fragments to a kernel in a folder."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab.cache import Cache
+from lab.errors import BuildError, InfrastructureError
+from lab.kernel.configure import configure
+from lab.kernel.fragment import Wish
+from lab.kernel.toolchain import Toolchain
+from lab.proc import CommandError, run
+from lab.progress import Progress, Step
+
+RECIPE = 2  # a new number makes every kernel anew
+LOG = "build.log"
+_NAMED = "/usr/src/linux/objects"
+_STEP = re.compile(r"^  [A-Z][A-Z0-9_]* +\S")  # "  CC      drivers/vfio/vfio_main.o"
+_ERROR = re.compile(
+    r"(: (fatal |internal compiler )?error: |: undefined reference to |^ld(\.lld)?: |Error: )"
+)
+_MAKE = re.compile(r"^make(\[\d+\])?: ")
+_LINES_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Build:
+    """What is built of what. `source` says which source `tree` is, `expected` how many commands
+    make will show, if known."""
+
+    name: str
+    source: Mapping[str, Any]
+    tree: Path
+    wishes: Sequence[Wish]
+    toolchain: Toolchain
+    expected: int | None
+    cache: Cache
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def into(self, folder: Path) -> Mapping[str, Any]:
+        """Leave bzImage, vmlinux, config, headers/ and build.log; return what was seen.
+
+        Raises ConfigurationError (fragments), BuildError (the compiler), InfrastructureError.
+        """
+        # The objects lie inside the tree, because then kbuild names every file relative to it:
+        # what ccache keeps of one commit or variant also serves the next. The tree is one of
+        # hard links, so that the one in the cache stays as it is.
+        work = folder / "linux"
+        run(["cp", "-al", self.tree, work])
+        objects = work / "objects"
+        objects.mkdir()
+        make = self._make(work, objects)
+        with self._timed("configure", f"configure {self.name}"):
+            config = configure(work, objects, self.wishes, make)
+        with self._timed("build", f"build {self.name}") as step:
+            commands = self._compile(make, folder / LOG, step)
+        with self._timed("headers", f"export headers of {self.name}"):
+            shutil.copytree(self._headers(make, objects), folder / "headers")
+        release = (objects / "include" / "config" / "kernel.release").read_text().strip()
+        (objects / "arch" / "x86" / "boot" / "bzImage").rename(folder / "bzImage")
+        (objects / "vmlinux").rename(folder / "vmlinux")
+        config.rename(folder / "config")
+        shutil.rmtree(work)
+        return {
+            "release": release,
+            "build_id": build_id(folder / "vmlinux"),
+            "commands": commands,
+            "stages": self.seconds,
+            "make": run(["make", "--version"])[0],
+        }
+
+    @contextmanager
+    def _timed(self, stage: str, title: str) -> Iterator[Step]:
+        with self.progress.step(title) as step:
+            yield step
+        self.seconds[stage] = round(step.seconds, 1)
+
+    def _headers(self, make: Sequence[str], objects: Path) -> Path:
+        """The user-space API. It is the source's alone and takes as long as linking a kernel."""
+
+        def maker(folder: Path) -> None:
+            run([*make, f"-j{_jobs()}", "headers"])
+            include = objects / "usr" / "include"
+            for header in sorted(include.rglob("*.h")):
+                target = folder / "include" / header.relative_to(include)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                header.rename(target)
+
+        inputs = {"recipe": RECIPE, **self.source}
+        return self.cache.make("headers", inputs, maker).path / "include"
+
+    def _make(self, work: Path, objects: Path) -> list[str]:
+        """The command up to its target; the environment is given as variables of make."""
+        # Debug information names the folder of the objects; a constant name makes the same
+        # bits wherever they are built.
+        prefix = f"-fdebug-prefix-map={objects}={_NAMED}"
+        ccache = shutil.which("ccache") is not None
+        settings = {
+            "CCACHE_DIR": self.cache.root / "ccache",
+            "CCACHE_BASEDIR": self.cache.root,
+            "CCACHE_NOHASHDIR": "true",
+        }
+        environment = [f"{name}={value}" for name, value in settings.items()] if ccache else []
+        return [
+            *("env", *environment),
+            *("make", "-C", str(work), f"O={objects}"),
+            *("ARCH=x86_64", f"KCFLAGS={prefix}", f"KAFLAGS={prefix}"),
+            *("KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970", "KBUILD_BUILD_VERSION=1"),
+            *("KBUILD_BUILD_USER=vfio-lab", "KBUILD_BUILD_HOST=vfio-lab"),
+            *self.toolchain.words(ccache),
+        ]
+
+    def _compile(self, make: Sequence[str], log: Path, step: Step) -> int:
+        done = 0
+
+        def count(line: str) -> None:
+            nonlocal done
+            if _STEP.match(line):
+                done += 1
+                step.advance(done, max(self.expected, done) if self.expected else None)
+
+        try:
+            run([*make, f"-j{_jobs()}", "bzImage"], log=log, on_line=count)
+        except CommandError as error:
+            raise self._failed(log) from error
+        step.result(f"{done} commands")
+        return done
+
+    def _failed(self, log: Path) -> BuildError:
+        kept = self.cache.root / "logs" / f"{log.parent.name}.log"
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(log, kept)
+        shown = "\n".join(f"    {line}" for line in errors_in(kept.read_text(errors="replace")))
+        return BuildError(f"{self.name} does not compile:\n{shown}", hint=f"the whole log: {kept}")
+
+
+def errors_in(log: str) -> list[str]:
+    """The compiler's errors with what it says around them, at most 30 lines."""
+    shown: list[str] = []
+    before: list[str] = []
+    within = False
+    for line in log.splitlines():
+        if _STEP.match(line) or _MAKE.match(line):
+            before, within = [], False
+        elif _ERROR.search(line):
+            shown += [*before, line]
+            before, within = [], True
+        elif within:
+            shown.append(line)
+        else:
+            # "In file included from", "In function": they stand before their error
+            before = [*before[-5:], line]
+    return shown[:_LINES_SHOWN] or log.splitlines()[-_LINES_SHOWN:]
+
+
+def build_id(vmlinux: Path) -> str | None:
+    """The GNU build id, in hexadecimal digits, of an ELF file."""
+    try:
+        lines = run(["readelf", "-n", vmlinux])
+    except CommandError as error:
+        raise InfrastructureError(f"{vmlinux} is no ELF file: {error.lines[-1:]}") from error
+    ids = (line.split(":", 1)[1].strip() for line in lines if "Build ID:" in line)
+    return next(ids, None)
+
+
+def _jobs() -> int:
+    return len(os.sched_getaffinity(0))

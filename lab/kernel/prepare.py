@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a word on the command line to a kernel that can boot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import config
+from lab.cache import Cache, Entry, key_of
+from lab.config import Lab, known
+from lab.debian import ListsTooOld
+from lab.errors import ConfigurationError
+from lab.kernel import fragment, source, toolchain
+from lab.kernel.build import RECIPE, Build
+from lab.kernel.kernel import Kernel
+from lab.kernel.prebuilt import of_bzimage
+from lab.kernel.source import Identity
+from lab.kernel.toolchain import Toolchain
+from lab.progress import Progress
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that decides the bits of one kernel."""
+
+    name: str
+    identity: Identity
+    fragments: Mapping[str, Path]
+    wishes: Sequence[fragment.Wish]
+    toolchain: Toolchain
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        # What the fragments say, not how: a comment moves no bit.
+        return {
+            "recipe": RECIPE,
+            "source": self.identity.inputs,
+            "config": sorted(str(wish) for wish in self.wishes),
+            "toolchain": self.toolchain.inputs,
+        }
+
+
+def prepare(
+    spec: str, lab: Lab, cache: Cache, progress: Progress, *, update: bool = False
+) -> Kernel:
+    """The kernel that `spec` names, from the cache or built into it.
+
+    `spec` is a name in lab.yaml or the path of a git tree, each with `+FRAGMENT` behind it as
+    often as one likes, or the path of a bzImage. With `update` a package's newest version is
+    looked up anew. Raises ConfigurationError, BuildError, InfrastructureError.
+    """
+    base, extra = _split(spec, lab)
+    if base not in lab.kernels and Path(base).expanduser().is_file():
+        if extra:
+            raise ConfigurationError(f"{spec}: {base} is built already and takes no fragment")
+        return of_bzimage(spec, Path(base).expanduser().absolute())
+    kernel = _described(base, lab)
+    fragments = _fragments(spec, (*kernel.fragments, *extra), lab)
+    tools = toolchain.find(kernel.compiler, cache)
+
+    def attempt(*, update: bool) -> Kernel:
+        identity = source.identify(kernel.source, lab, cache, progress, update=update)
+        wishes = fragment.merge(fragment.read(file) for file in fragments.values())
+        return _made(_Plan(spec, identity, fragments, wishes, tools), cache, progress)
+
+    try:
+        return attempt(update=update)
+    except ListsTooOld:
+        return attempt(update=True)
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of a kernel with neither network nor compiler."""
+
+    source: str | None
+    """Its source with its version, in a few words; None while nobody has looked it up."""
+    built: Kernel | None
+
+
+def look(spec: str, lab: Lab, cache: Cache) -> State:
+    """What `prepare` would find. Fast: nothing is fetched, built, or counted as used.
+
+    Raises ConfigurationError, and InfrastructureError where the compiler is missing.
+    """
+    base, extra = _split(spec, lab)
+    progress = Progress(quiet=True)
+    if base not in lab.kernels and Path(base).expanduser().is_file():
+        return State(base, prepare(spec, lab, cache, progress))
+    kernel = _described(base, lab)
+    fragments = _fragments(spec, (*kernel.fragments, *extra), lab)
+    identity = source.recall(kernel.source, lab, cache, progress)
+    if identity is None:
+        return State(None, None)
+    wishes = fragment.merge(fragment.read(file) for file in fragments.values())
+    plan = _Plan(spec, identity, fragments, wishes, toolchain.find(kernel.compiler, cache))
+    entry = cache.peek("kernel", plan.inputs)
+    return State(identity.title, _kernel(spec, entry) if entry else None)
+
+
+def _split(spec: str, lab: Lab) -> tuple[str, list[str]]:
+    """A base and the fragments behind it. A path may have a "+" of its own."""
+    if Path(spec).expanduser().exists() and spec not in lab.kernels:
+        return spec, []
+    base, *extra = spec.split("+")
+    return base, extra
+
+
+def _described(base: str, lab: Lab) -> config.Kernel:
+    if base in lab.kernels:
+        return lab.kernels[base]
+    path = Path(base).expanduser()
+    if "/" not in base and not path.exists():
+        known("kernel", base, lab.kernels)
+    if not path.exists():
+        raise ConfigurationError(
+            f"{base} does not exist; expected a bzImage or a git tree of the kernel"
+        )
+    default = lab.kernels[lab.run.kernel.split("+")[0]]
+    tree = config.GitSource(git=path.absolute(), ref="HEAD")
+    return default.model_copy(update={"source": tree})
+
+
+def _fragments(spec: str, names: Sequence[str], lab: Lab) -> dict[str, Path]:
+    try:
+        return {known("fragment", name, lab.fragments()): lab.fragment(name) for name in names}
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{spec}: {error.message}", hint=error.hint) from None
+
+
+def _made(plan: _Plan, cache: Cache, progress: Progress) -> Kernel:
+    def maker(folder: Path) -> Mapping[str, Any]:
+        build = Build(
+            name=plan.name,
+            source=plan.identity.inputs,
+            tree=plan.identity.tree(),
+            wishes=plan.wishes,
+            toolchain=plan.toolchain,
+            expected=_expected(plan.identity, cache),
+            cache=cache,
+            progress=progress,
+        )
+        seen = build.into(folder)
+        return {
+            "name": plan.name,
+            "source": dict(plan.identity.provenance),
+            "fragments": {
+                name: key_of({"text": file.read_text()}) for name, file in plan.fragments.items()
+            },
+            "toolchain": dict(plan.toolchain.inputs),
+            **seen,
+        }
+
+    return _kernel(plan.name, cache.make("kernel", plan.inputs, maker))
+
+
+def _kernel(name: str, entry: Entry) -> Kernel:
+    provenance = entry.provenance
+    return Kernel(
+        name=name,
+        bzimage=entry.path / "bzImage",
+        config=entry.path / "config",
+        vmlinux=entry.path / "vmlinux",
+        headers=entry.path / "headers",
+        release=provenance["release"],
+        build_id=provenance["build_id"],
+        key=entry.key,
+        provenance=provenance,
+    )
+
+
+def _expected(identity: Identity, cache: Cache) -> int | None:
+    """How many commands a build of this source took before."""
+    source_of = dict(identity.inputs)
+    for entry in cache.entries():
+        if entry.kind == "kernel":
+            seen = entry.provenance
+            if seen["inputs"]["source"] == source_of:
+                count: int = seen["commands"]
+                return count
+    return None
