@@ -19,7 +19,6 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
-    model_validator,
 )
 
 from lab.document import Document, load
@@ -61,7 +60,9 @@ class TarballSource(Model):
 
 
 def _kind_of_source(value: Any) -> str | None:
-    keys = value if isinstance(value, dict) else {}
+    # a model where it is written, the text's keys where it is read
+    keys = type(value).model_fields if isinstance(value, Model) else value
+    keys = keys if isinstance(keys, dict) else {}
     return next((kind for kind in ("package", "git", "tarball") if kind in keys), None)
 
 
@@ -141,21 +142,6 @@ class Machine(Model):
     iommu: Iommu | None = None
     devices: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], Device] = {}
 
-    @model_validator(mode="after")
-    def _buses_exist(self) -> "Machine":
-        seen: dict[str, Device] = {}
-        for name, device in self.devices.items():
-            if device.bus is not None:
-                bus = seen.get(device.bus)
-                if bus is None or not bus.model.is_bus:
-                    buses = [n for n, d in seen.items() if d.model.is_bus]
-                    raise ValueError(
-                        f"devices.{name}.bus: '{device.bus}' is no port or bridge that stands "
-                        f"above it; expected one of {_listed(buses)}"
-                    )
-            seen[name] = device
-        return self
-
 
 class Suite(Model):
     """A folder of tests."""
@@ -205,7 +191,7 @@ class Lab:
             model = Content.model_validate(document.content)
         except ValidationError as invalid:
             first = invalid.errors()[0]
-            message = first["msg"].removeprefix("Value error, ")
+            message = _EXPECTED.get(first["type"], first["msg"])
             if first["type"] == "extra_forbidden":
                 message = "no such key" + _perhaps(str(first["loc"][-1]), _keys_near(first["loc"]))
             raise document.error(first["loc"], message) from None
@@ -260,6 +246,16 @@ class Lab:
             if isinstance(kernel.source, PackageSource):
                 where = ("kernels", name, "source", "suite")
                 self._check(where, kernel.source.suite, self.debian.suites)
+        for name, machine in self.machines.items():
+            buses: list[str] = []
+            for role, device in machine.devices.items():
+                if device.bus is not None and device.bus not in buses:
+                    raise self._document.error(
+                        ("machines", name, "devices", role, "bus"),
+                        f"'{device.bus}' is no port or bridge that stands above it; expected one "
+                        f"of {_listed(buses)}",
+                    )
+                buses += [role] if device.model.is_bus else []
         self._check(("run", "kernel"), self.run.kernel.split("+")[0], self.kernels)
         self._check(("run", "machine"), self.run.machine, self.machines)
         self._check(("run", "image"), self.run.image, self.images)
@@ -269,6 +265,14 @@ class Lab:
     def _check(self, where: tuple[str | int, ...], name: str, names: Iterable[str]) -> None:
         if name not in names:
             raise self._document.error(where, _unknown(name, names))
+
+
+# Where pydantic speaks of Python, and not of YAML.
+_EXPECTED = {
+    "model_type": "expected keys and values",
+    "dict_type": "expected keys and values",
+    "tuple_type": "expected a list",
+}
 
 
 def known(what: str, name: str, names: Iterable[str]) -> str:

@@ -34,24 +34,31 @@ class Document:
         if missing:
             name = ".".join(filter(None, (name, str(place[-1]))))
             message = "is missing"
-        line = self.lines.get(seen, 1)
-        return ConfigurationError(f"{self.file}:{line}: {name}: {message}")
+        where = ": ".join(filter(None, (f"{self.file}:{self.lines.get(seen, 1)}", name)))
+        return ConfigurationError(f"{where}: {message}")
 
 
 def load(file: Path) -> Document:
     """Read a YAML file. Raises ConfigurationError for bad YAML and for a key given twice."""
+    lines: dict[Place, int] = {(): 1}
+    text = ""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _walk(file, root, (), lines)
+        return Document(file, yaml.safe_load(text), lines)
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"{file}:{line}: not YAML: it is not UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigurationError(f"{file}:{line}: not YAML: {error.problem}") from error
-    lines: dict[Place, int] = {(): 1}
-    if root is not None:
-        _walk(file, root, (), lines)
-    return Document(file, yaml.safe_load(text), lines)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise ConfigurationError(f"{file}:{line}: not YAML: {error.reason}") from error
 
 
 def _walk(file: Path, node: yaml.Node, place: Place, lines: dict[Place, int]) -> None:

@@ -6,6 +6,7 @@ step is one live line; in a log it is a line when it starts, one every ten secon
 with its time when it is done.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ class Progress:
     """The steps of one command, in the order in which they happen."""
 
     def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
-        self._console = console or Console(stderr=True)
+        # A descriptor of our own: pytest captures what goes to number 2 while a test runs.
+        self._console = console or Console(file=os.fdopen(os.dup(2), "w"))
         self._quiet = quiet
 
     @contextmanager

@@ -32,6 +32,13 @@ class Accelerator(Enum):
             return ["-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host"]
         return ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]
 
+    @property
+    def command_line(self) -> tuple[str, ...]:
+        """What the guest's kernel has to be told for it."""
+        # On a busy host TCG loses a one-shot timer now and then, and a CPU without its timer
+        # sleeps for ever ("Possible timer handling issue"). A periodic tick comes again.
+        return () if self is Accelerator.KVM else ("nohz=off", "highres=off")
+
 
 def kvm_obstacle() -> str | None:
     """Why KVM cannot even be tried, or None."""
@@ -65,6 +72,10 @@ class Memory:
     def known(self) -> dict[str, Any] | None:
         """{"kvm": bool, "why": str}, or None where no guest has tried yet."""
         return self._cache.recall("kvm", self._identity)
+
+    def forget(self) -> None:
+        """Let the next guest try again."""
+        self._cache.forget("kvm", self._identity)
 
     def learn(self, *, kvm: bool, why: str) -> None:
         """A guest has tried: say whether it booted."""

@@ -9,7 +9,10 @@ from pathlib import Path
 from lab.config import Device, DeviceModel, Iommu, Machine
 from lab.errors import ConfigurationError, InfrastructureError
 from lab.guest.accel import Accelerator
+from lab.guest.keys import ARCHIVE, PRIVATE
 from lab.guest.qemu import Qemu
+
+INITRAMFS = "initramfs"  # in the guest's folder, where QEMU is started
 
 COMMAND_LINE = (
     "console=ttyS0",
@@ -18,6 +21,8 @@ COMMAND_LINE = (
     "panic=-1",
     "oops=panic",
 )
+
+SCALABLE_MODE = ("scalable-mode", "x-scalable-mode")  # the property by QEMU's versions
 
 
 @dataclass(frozen=True)
@@ -32,19 +37,20 @@ class Boot:
 
 
 def present(machine: Machine, qemu: Qemu) -> dict[str, Device]:
-    """The machine's devices that this QEMU has. One that it lacks must be optional."""
+    """The machine's devices that this QEMU has. One that it lacks must be optional; what is
+    plugged into that one is left out, too. Raises InfrastructureError."""
+    found: dict[str, Device] = {}
     for name, device in machine.devices.items():
-        if device.model not in qemu.devices and not device.optional:
+        if device.bus is not None and device.bus not in found:
+            continue
+        if device.model in qemu.devices:
+            found[name] = device
+        elif not device.optional:
             raise InfrastructureError(
                 f"device {name}: {qemu.description} has no {device.model}",
                 hint="use a newer QEMU (--qemu PATH), or make the device optional in lab.yaml",
             )
-    missing = {name for name, d in machine.devices.items() if d.model not in qemu.devices}
-    return {
-        name: device
-        for name, device in machine.devices.items()
-        if name not in missing and device.bus not in missing
-    }
+    return found
 
 
 def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
@@ -59,8 +65,8 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         "-m", machine.memory,
         "-smp", str(machine.cpus),
         "-kernel", str(boot.kernel),
-        "-initrd", str(boot.initramfs),
-        "-append", " ".join(boot.command_line),
+        "-initrd", INITRAMFS,
+        "-append", " ".join((*boot.command_line, *accelerator.command_line)),
         # signal=off: Ctrl-C belongs to whoever started QEMU
         "-chardev", "stdio,id=console,signal=off",
         "-serial", "chardev:console",
@@ -80,7 +86,7 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
     # fmt: on
 
 
-def script(argv: Sequence[str]) -> str:
+def script(argv: Sequence[str], image: Path) -> str:
     """The same guest, to be started by hand: its console is the terminal."""
     lines: list[str] = []
     for word in argv:
@@ -92,8 +98,9 @@ def script(argv: Sequence[str]) -> str:
     return (
         "#!/bin/sh\n"
         "# Starts this guest by hand, with its console here and its QMP on ./qmp.sock.\n"
-        "# `info usernet` on QMP's human monitor says where SSH is; the key is ./id_ed25519.\n"
+        f"# `info usernet` on QMP's human monitor says where SSH is; the key is ./{PRIVATE}.\n"
         'cd "$(dirname "$0")" || exit\n'
+        f"cat {ARCHIVE} {shlex.quote(str(image))} >{INITRAMFS} || exit\n"
         f'exec {command} "$@"\n'
     )
 
@@ -102,7 +109,7 @@ def _iommu(iommu: Iommu, qemu: Qemu) -> str:
     words = ["intel-iommu", f"intremap={_on(iommu.interrupt_remapping)}"]
     words.append(f"caching-mode={_on(iommu.caching_mode)}")
     if iommu.scalable:
-        name = qemu.iommu_property("scalable-mode", "x-scalable-mode")
+        name = qemu.iommu_property(*SCALABLE_MODE)
         if not name:
             raise ConfigurationError(
                 f"iommu.scalable: {qemu.description} has no scalable mode",

@@ -5,21 +5,23 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.config import Device
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
 from lab.guest import splats
 from lab.guest.accel import Accelerator, Memory
-from lab.guest.argv import Boot, arguments, present
+from lab.guest.argv import INITRAMFS, Boot, arguments, present, script
 from lab.guest.keys import Keys
 from lab.guest.launch import Running, launch
 from lab.guest.loop import Loop
 from lab.guest.qemu import Qemu
-from lab.guest.ssh import Connection
+
+if TYPE_CHECKING:
+    from lab.guest.ssh import Connection
 
 READY = "vfio-lab: ready"  # what the image's init prints once its SSH server listens
 _DYING = 5.0  # seconds from the first sign of a guest's death to QEMU's end
@@ -56,7 +58,7 @@ class Guest:
         accelerator: Accelerator,
         running: Running,
         loop: Loop,
-        ssh: Connection,
+        ssh: "Connection",
         seconds: Mapping[str, float],
     ) -> None:
         self.accelerator = accelerator
@@ -152,19 +154,26 @@ def _boot_with(
     deadline: Deadline,
 ) -> Iterator[Guest]:
     keys = Keys.make()
-    client_key = keys.client_key(folder)
-    initramfs = folder / "initramfs"
-    # The kernel unpacks archives one after the other; an uncompressed one goes first because it
-    # must be aligned.
-    initramfs.write_bytes(keys.archive() + order.initramfs.read_bytes())
-    options = arguments(replace(order, initramfs=initramfs), hypervisor.qemu, accelerator)
+    keys.store(folder)
+    options = arguments(order, hypervisor.qemu, accelerator)
+    by_hand = folder / "qemu.sh"
+    by_hand.write_text(script([str(hypervisor.qemu.path), *options], order.initramfs))
+    by_hand.chmod(0o755)
+    initramfs = folder / INITRAMFS
+    initramfs.write_bytes(keys.archive + order.initramfs.read_bytes())
     devices = present(order.machine, hypervisor.qemu)
     started = time.monotonic()
     with launch(hypervisor.loop, hypervisor.qemu.path, options, folder) as running:
-        _await_ready(running, accelerator, deadline)
+        # Loading paramiko takes as long as the firmware does: do both at once.
+        from lab.guest.ssh import Connection  # noqa: PLC0415
+
+        try:
+            _await_ready(running, accelerator, deadline)
+        finally:
+            initramfs.unlink()  # large, and qemu.sh makes it again
         ready = time.monotonic() - started
         try:
-            connection = Connection.login(_ssh_port(running), keys, client_key, deadline)
+            connection = Connection.login(_ssh_port(running), keys, deadline)
         except GuestLost as error:
             raise _lost(running, error.message, "boot") from error
         try:
@@ -179,11 +188,12 @@ def _await_ready(running: Running, accelerator: Accelerator, deadline: Deadline)
     console.wait_until(lambda: READY in console.text() or running.monitor.saw("STOP"), deadline)
     if READY in console.text():
         return
-    if accelerator is Accelerator.KVM and (running.stopped_inside or console.ended):
+    # A guest that ends QEMU, even without a word, ends it with status 0.
+    refused = console.ended and running.process.wait() != 0
+    if accelerator is Accelerator.KVM and (running.stopped_inside or refused):
         why = running.complaint().strip() or "QEMU stopped in the run state internal-error"
         raise KvmUnusable(why)
-    if console.ended and not console.text().strip():
-        running.process.wait()
+    if refused and not console.text().strip():
         raise InfrastructureError(
             f"QEMU refuses to start:\n{running.complaint()}",
             hint=f"its command line is {console.path.parent / 'qemu.sh'}",

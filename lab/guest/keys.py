@@ -6,9 +6,9 @@ import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 _ALGORITHM = "ssh-ed25519"
 FOLDER = Path("etc/vfio-lab")  # where the image's init looks for them
+PRIVATE = "id_ed25519"
+ARCHIVE = "keys.cpio"
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,16 @@ class Keys:
             host_public=_string(_ALGORITHM.encode()) + _string(raw_public),
         )
 
-    def client_key(self, folder: Path) -> paramiko.PKey:
-        """Store the private key in `folder`, for ssh by hand, and load it."""
-        path = folder / "id_ed25519"
-        with open(path, "wb", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+    def store(self, folder: Path) -> None:
+        """Keep in `folder` what starting and entering the guest by hand needs."""
+        with open(folder / PRIVATE, "wb", opener=_for_us_alone) as file:
             file.write(self.private)
-        return paramiko.Ed25519Key(filename=str(path))
+        with open(folder / ARCHIVE, "wb", opener=_for_us_alone) as file:
+            file.write(self.archive)
 
+    @cached_property
     def archive(self) -> bytes:
-        """A cpio archive that the kernel unpacks over the image's initramfs."""
+        """A cpio archive that the kernel unpacks before the image's initramfs."""
         with tempfile.TemporaryDirectory(prefix="vfio-lab-keys-") as name:
             folder = Path(name) / FOLDER
             folder.mkdir(parents=True)
@@ -65,6 +68,10 @@ class Keys:
                 stdout=subprocess.PIPE,
                 check=True,
             ).stdout
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _string(data: bytes) -> bytes:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.deadline import Deadline
-from lab.guest.argv import script
 from lab.guest.console import Console
 from lab.guest.loop import Loop
 from lab.guest.monitor import Monitor
@@ -42,10 +41,7 @@ class Running:
 
 @contextmanager
 def launch(loop: Loop, qemu: Path, options: Sequence[str], folder: Path) -> Iterator[Running]:
-    """Start QEMU in `folder`, which gets console.log, qemu.log and qemu.sh."""
-    path = folder / "qemu.sh"
-    path.write_text(script([str(qemu), *options]))
-    path.chmod(0o755)
+    """Start QEMU in `folder`, which gets console.log and qemu.log."""
     ours, theirs = socket.socketpair()
     log = folder / "qemu.log"
     with ours, theirs, log.open("wb") as errors:

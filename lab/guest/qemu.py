@@ -45,8 +45,10 @@ def find(given: Path | None, cache: Cache) -> Qemu:
     identity = {"qemu": str(path), "size": status.st_size, "mtime": status.st_mtime_ns}
     known = cache.recall("qemu", identity)
     if known is None:
+        description = _ask(path, "-version").partition("\n")[0]
+        _version(description)  # what is no QEMU is asked no more, and not remembered
         known = {
-            "description": _ask(path, "-version").splitlines()[0],
+            "description": description,
             "devices": re.findall(r'^name "([^"]+)"', _ask(path, "-device", "help"), re.MULTILINE),
             "iommu": re.findall(
                 r"^  ([\w-]+)=", _ask(path, "-device", "intel-iommu,help"), re.MULTILINE
@@ -85,7 +87,8 @@ def _ask(path: Path, *question: str) -> str:
             stdin=subprocess.DEVNULL,
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
         raise InfrastructureError(
-            f"`{path} {' '.join(question)}` does not run: {error}",
+            f"`{path} {' '.join(question)}` does not run: {said.strip()}",
             hint="install qemu-system-x86, or name another QEMU with --qemu PATH",
         ) from error

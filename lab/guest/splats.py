@@ -10,11 +10,12 @@ _SIGNATURES = re.compile(
     r"(?:kernel )?BUG[: ].*"
     r"|Oops: .*"
     r"|general protection fault.*"
+    r"|[a-z].*: [0-9a-f]{4} \[#\d+\].*"  # "divide error: 0000 [#1] SMP", before 6.11 without Oops
     r"|WARNING: .*"
     r"|UBSAN: .*"
     r"|refcount_t: .*"
     r"|list_(?:add|del) corruption.*"
-    r"|watchdog: .*"
+    r"|(?:NMI )?watchdog: (?:BUG: .*|.*LOCKUP.*)"
     r"|INFO: task .* blocked for more than .*"
     r"|rcu: INFO: .*stall.*"
     r"|Kernel panic - not syncing: .*"

@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""SSH to a guest: one transport, with a channel for each agent and each command."""
+"""SSH to a guest: one transport, with a channel for each agent and each command.
 
+dropbear looks after all channels whenever one of its children has ended, and takes a channel that
+waits for its command for one whose program has ended: it closes it, and when the command comes
+for it, drops the transport ("Unknown channel"; common-channel.c: check_close(), seen in 2022.83).
+So no child may end while a channel is being opened. Programs end when they like, by a signal too;
+the shell that dropbear has started for each outlives it (`_STAY`), and ends when we have it end.
+"""
+
+import contextlib
+import io
 import logging
 import shlex
+import shutil
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +27,10 @@ from lab.errors import GuestLost, InfrastructureError
 from lab.guest.keys import Keys
 
 _LOG = "vfio-lab.ssh"
-_CLOSE = 5.0  # seconds for a program to end once its standard input has
+_OPEN = 5.0  # seconds
+_CLOSE = 2.0  # seconds for a program to end once its standard input has
+# The program has ended: say so, and stay until our side closes the input.
+_STAY = "status=$?; exec >&- 2>&-; read -rn1 _ && cat >/dev/null; exit $status"
 _TROUBLE = (paramiko.SSHException, OSError, EOFError)
 
 
@@ -31,13 +45,13 @@ class Finished:
 class Channel:
     """A program in the guest whose standard input and output we hold."""
 
-    def __init__(self, channel: paramiko.Channel, lock: threading.Lock) -> None:
+    def __init__(self, channel: paramiko.Channel, connection: "Connection") -> None:
         self._channel = channel
-        self._lock = lock
+        self._connection = connection
 
     def send(self, data: bytes) -> None:
         """Write to its standard input. Raises OSError when it is gone."""
-        self._channel.settimeout(_CLOSE)  # a program that lives reads what it asked for
+        self._channel.settimeout(_OPEN)  # a program that lives reads what it asked for
         try:
             self._channel.sendall(data)
         except (paramiko.SSHException, EOFError) as error:
@@ -56,31 +70,27 @@ class Channel:
         except _TROUBLE:
             return b""
 
-    def close(self) -> None:
-        """End its standard input, wait for its end, and give the channel back; safe twice.
+    def fileno(self) -> int:
+        """For select(): readable when `take` has something."""
+        return self._channel.fileno()
 
-        dropbear drops the whole transport ("Unknown channel") when another channel is opened
-        between the two halves of a close, so both are done under the connection's lock.
-        """
-        with self._lock:
-            try:
-                self._channel.shutdown_write()
-                deadline = Deadline.after(_CLOSE)
-                while not self._channel.status_event.wait(0.2):
-                    if deadline.passed or not self._transport_lives():
-                        break
-            except _TROUBLE:
-                pass  # the other side closed first
-            self._channel.close()
+    def take(self) -> bytes:
+        """What has come, without waiting for more; b"" once it has ended."""
+        return self._channel.recv(1 << 16)
+
+    def end_input(self) -> None:
+        """Its standard input is at its end."""
+        self._channel.shutdown_write()
+
+    def close(self) -> None:
+        """End its standard input, and wait a moment for its end; safe twice."""
+        self._connection.end(self._channel)
 
     @property
     def status(self) -> int:
-        """Its exit status once it has been closed; -1 when a signal ended it."""
+        """Its exit status once it has been closed: 128 and the signal that ended it, -1 if none
+        came."""
         return self._channel.exit_status
-
-    def _transport_lives(self) -> bool:
-        transport = self._channel.get_transport()
-        return transport is not None and transport.is_active()
 
 
 class Connection:
@@ -89,11 +99,10 @@ class Connection:
     def __init__(self, transport: paramiko.Transport) -> None:
         self._transport = transport
         self._lock = threading.Lock()
+        self._ending: list[paramiko.Channel] = []  # told to end, and not seen to
 
     @classmethod
-    def login(
-        cls, port: int, keys: Keys, client_key: paramiko.PKey, deadline: Deadline
-    ) -> "Connection":
+    def login(cls, port: int, keys: Keys, deadline: Deadline) -> "Connection":
         """Connect to a guest that said that it listens. Raises GuestLost."""
         logging.getLogger(_LOG).addHandler(logging.NullHandler())
         try:
@@ -110,7 +119,8 @@ class Connection:
                     hint="something else listens there; run the command again",
                 )
             transport.auth_timeout = deadline.left
-            transport.auth_publickey("root", client_key)
+            key = paramiko.Ed25519Key(file_obj=io.StringIO(keys.private.decode()))
+            transport.auth_publickey("root", key)
         except _TROUBLE as error:
             raise GuestLost(f"SSH on port {port} does not let us in: {error!r}") from error
         return cls(transport)
@@ -119,16 +129,20 @@ class Connection:
     def alive(self) -> bool:
         return self._transport.is_active()
 
-    def start(self, command: str, *, merge: bool = False) -> Channel:
-        """Start a command. `merge` puts its standard error into its output."""
-        with self._lock:
+    def start(self, command: str, *, merge: bool = False, terminal: str | None = None) -> Channel:
+        """Start a command. `merge` puts its standard error into its output; `terminal` gives it
+        a terminal of that kind, as large as ours."""
+        with self._quiet():
             try:
-                channel = self._transport.open_session(timeout=_CLOSE)
+                channel = self._transport.open_session(timeout=_OPEN)
                 channel.set_combine_stderr(merge)
-                channel.exec_command(command)
+                if terminal:
+                    channel.get_pty(terminal, *shutil.get_terminal_size())
+                # A terminal's user leaves when the terminal closes, which the shell would hold.
+                channel.exec_command(command if terminal else f"{command}\n{_STAY}")
             except _TROUBLE as error:
                 raise GuestLost(f"SSH cannot start `{command}`: {error!r}") from error
-        return Channel(channel, self._lock)
+        return Channel(channel, self)
 
     def run(self, *words: str, timeout: float = 30.0) -> Finished:
         """Run a command to its end. Raises GuestLost when it takes longer than `timeout` s."""
@@ -146,17 +160,41 @@ class Connection:
 
     def push(self, source: Path, target: str, mode: int = 0o755) -> None:
         """Copy a file into the guest over SFTP."""
-        with self._lock:
+        with self._quiet():
             try:
-                sftp = paramiko.SFTPClient.from_transport(self._transport)
-                assert sftp is not None
-                with sftp:
-                    with sftp.open(target, "wb") as file:
-                        file.set_pipelined(True)
-                        file.write(source.read_bytes())
-                    sftp.chmod(target, mode)
+                channel = self._transport.open_session(timeout=_OPEN)
+                channel.invoke_subsystem("sftp")
+                sftp = paramiko.SFTPClient(channel)
+                with sftp.open(target, "wb") as file:
+                    file.set_pipelined(True)
+                    file.write(source.read_bytes())
+                sftp.chmod(target, mode)
+                self._end(channel)
             except _TROUBLE as error:
                 raise GuestLost(f"SFTP cannot write {target}: {error!r}") from error
+
+    def end(self, channel: paramiko.Channel) -> None:
+        """End a program's standard input, and wait a moment for its end; safe twice."""
+        with self._lock:
+            if not channel.closed and channel not in self._ending:
+                self._end(channel)
+
+    def _end(self, channel: paramiko.Channel) -> None:
+        with contextlib.suppress(*_TROUBLE):  # the other side closed first
+            channel.shutdown_write()
+        if channel.status_event.wait(_CLOSE):
+            channel.close()
+        else:
+            self._ending.append(channel)
+
+    @contextlib.contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """While no program ends: see above."""
+        with self._lock:
+            while self._ending:
+                self._ending[-1].status_event.wait(_CLOSE)
+                self._ending.pop().close()
+            yield
 
     def close(self) -> None:
         self._transport.close()

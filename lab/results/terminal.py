@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A run's report for a person: what was tested, what is broken and where to look."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -137,6 +137,8 @@ def _summary(record: RunRecord, folder: Path, console: Console) -> None:
     verdicts = Text.assemble(": ", Text(", ").join(counts)) if counts else ""
     line(console, Text.assemble(total, verdicts, f" in {_duration(record.seconds)}"))
     line(console, Text(printable(", ".join(_platform(record)))))
+    if speed := _speed(record.figures):
+        line(console, Text(speed))
     line(console, Text(f"report: {printable(str(folder))}"))
 
 
@@ -149,6 +151,17 @@ def _platform(record: RunRecord) -> Iterable[str]:
         yield f"QEMU {version}"
     if record.accel:
         yield record.accel
+
+
+def _speed(figures: Mapping[str, float]) -> str | None:
+    """How long the user waited, beside what QEMU alone took of it in this run."""
+    first, login = figures.get("first_call_seconds"), figures.get("login_seconds")
+    if not first or not login:
+        return None
+    return (
+        f"first test {first:.1f} s after the command; {login:.1f} s of them from QEMU's start "
+        f"to a login (1 : {first / login:.2f})"
+    )
 
 
 def _duration(seconds: float) -> str:

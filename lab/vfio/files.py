@@ -26,6 +26,7 @@ from lab.vfio.uapi import (
     MapFlag,
     PciCommand,
     PciRegion,
+    UnmapFlag,
     VfioDeviceAttachIommufdPt,
     VfioDeviceBindIommufd,
     VfioDeviceDetachIommufdPt,
@@ -36,6 +37,7 @@ from lab.vfio.uapi import (
     VfioRegionInfo,
 )
 
+NO_FLAG = UnmapFlag(0)
 READ_WRITE = MapFlag.VFIO_DMA_MAP_FLAG_READ | MapFlag.VFIO_DMA_MAP_FLAG_WRITE
 
 
@@ -64,15 +66,21 @@ class Iommufd(VfioFile):
         self.call(IommufdRequest.IOMMU_IOAS_ALLOC, alloc)
         return alloc.out_ioas_id
 
-    def ioas_map(self, ioas: int, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
-        """Let devices that are attached to `ioas` see all of `memory` at `iova`."""
+    def ioas_map(
+        self, ioas: int, iova: int, address: int, length: int, rights: MapFlag = READ_WRITE
+    ) -> None:
+        """Let devices that are attached to `ioas` see `length` bytes of this process at `iova`.
+
+        A bit of `rights` that is none goes to the kernel as the same unknown bit.
+        """
         flags = IoasMapFlag.IOMMU_IOAS_MAP_FIXED_IOVA
         if rights & MapFlag.VFIO_DMA_MAP_FLAG_READ:
             flags |= IoasMapFlag.IOMMU_IOAS_MAP_READABLE
         if rights & MapFlag.VFIO_DMA_MAP_FLAG_WRITE:
             flags |= IoasMapFlag.IOMMU_IOAS_MAP_WRITEABLE
+        unknown = int(rights) & ~int(READ_WRITE)
         request = IommuIoasMap(
-            ioas_id=ioas, flags=flags, iova=iova, user_va=memory.address, length=memory.length
+            ioas_id=ioas, flags=flags | unknown, iova=iova, user_va=address, length=length
         )
         self.call(IommufdRequest.IOMMU_IOAS_MAP, request)
 
@@ -98,16 +106,14 @@ class Container(VfioFile):
     def set_iommu(self, kind: IommuType) -> None:
         self.call(ContainerRequest.VFIO_SET_IOMMU, kind)
 
-    def map_dma(self, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
-        """Let the devices of this container's groups see all of `memory` at `iova`."""
-        request = VfioIommuType1DmaMap(
-            flags=rights, iova=iova, vaddr=memory.address, size=memory.length
-        )
+    def map_dma(self, iova: int, address: int, length: int, rights: MapFlag = READ_WRITE) -> None:
+        """Let the devices of this container's groups see `length` bytes of this process."""
+        request = VfioIommuType1DmaMap(flags=rights, iova=iova, vaddr=address, size=length)
         self.call(ContainerRequest.VFIO_IOMMU_MAP_DMA, request)
 
-    def unmap_dma(self, iova: int, length: int) -> int:
+    def unmap_dma(self, iova: int, length: int, flags: UnmapFlag = NO_FLAG) -> int:
         """Bytes that were unmapped."""
-        unmap = VfioIommuType1DmaUnmap(iova=iova, size=length)
+        unmap = VfioIommuType1DmaUnmap(flags=flags, iova=iova, size=length)
         self.call(ContainerRequest.VFIO_IOMMU_UNMAP_DMA, unmap)
         return unmap.size
 

@@ -11,7 +11,7 @@ from lab.agent.process import Process
 from lab.contract import Mode
 from lab.vfio.device import Device
 from lab.vfio.files import READ_WRITE, Container, DeviceFile, Group, Iommufd
-from lab.vfio.uapi import IommuType, MapFlag
+from lab.vfio.uapi import IommuType, MapFlag, UnmapFlag
 
 IOMMU_TYPES = {
     Mode.TYPE1V2: IommuType.VFIO_TYPE1v2_IOMMU,
@@ -27,15 +27,23 @@ COMPAT_MODES = (Mode.COMPAT_TYPE1V2, Mode.COMPAT_TYPE1)
 
 
 class AddressSpace(ABC):
-    """What an opened device's DMA goes through."""
+    """What an opened device's DMA goes through. Its calls raise RemoteError."""
+
+    def map(self, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
+        """Let the device see all of `memory` at `iova`."""
+        self.map_range(iova, memory.address, memory.length, rights)
 
     @abstractmethod
-    def map(self, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
-        """Let the device see all of `memory` at `iova`. Raises RemoteError."""
+    def map_range(self, iova: int, address: int, length: int, rights: MapFlag = READ_WRITE) -> None:
+        """Let the device see `length` bytes at `address` of the process at `iova`."""
 
     @abstractmethod
     def unmap(self, iova: int, length: int) -> int:
-        """The bytes that were unmapped. Raises RemoteError."""
+        """The bytes that were unmapped."""
+
+    @abstractmethod
+    def unmap_all(self) -> None:
+        """Unmap everything."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +53,14 @@ class Ioas(AddressSpace):
     iommufd: Iommufd
     identity: int
 
-    def map(self, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
-        self.iommufd.ioas_map(self.identity, iova, memory, rights)
+    def map_range(self, iova: int, address: int, length: int, rights: MapFlag = READ_WRITE) -> None:
+        self.iommufd.ioas_map(self.identity, iova, address, length, rights)
 
     def unmap(self, iova: int, length: int) -> int:
         return self.iommufd.ioas_unmap(self.identity, iova, length)
+
+    def unmap_all(self) -> None:
+        self.iommufd.ioas_unmap(self.identity, 0, 2**64 - 1)
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,14 @@ class ContainerSpace(AddressSpace):
 
     container: Container
 
-    def map(self, iova: int, memory: Mapping, rights: MapFlag = READ_WRITE) -> None:
-        self.container.map_dma(iova, memory, rights)
+    def map_range(self, iova: int, address: int, length: int, rights: MapFlag = READ_WRITE) -> None:
+        self.container.map_dma(iova, address, length, rights)
 
     def unmap(self, iova: int, length: int) -> int:
         return self.container.unmap_dma(iova, length)
+
+    def unmap_all(self) -> None:
+        self.container.unmap_dma(0, 0, UnmapFlag.VFIO_DMA_UNMAP_FLAG_ALL)
 
 
 @dataclass(frozen=True)

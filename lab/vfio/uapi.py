@@ -96,6 +96,28 @@ class MapFlag(IntFlag):
     VFIO_DMA_MAP_FLAG_WRITE = 2
 
 
+class UnmapFlag(IntFlag):
+    """What a type1 unmap does beyond its range."""
+
+    VFIO_DMA_UNMAP_FLAG_ALL = 2
+
+
+class Extension(IntEnum):
+    """What VFIO_CHECK_EXTENSION takes beside the types."""
+
+    VFIO_DMA_CC_IOMMU = 4
+    VFIO_TYPE1_NESTING_IOMMU = 6
+    VFIO_NOIOMMU_IOMMU = 8
+    VFIO_UNMAP_ALL = 9
+
+
+class HwptFlag(IntFlag):
+    """What IOMMU_HWPT_ALLOC may be asked for."""
+
+    IOMMU_HWPT_ALLOC_NEST_PARENT = 1
+    IOMMU_HWPT_ALLOC_DIRTY_TRACKING = 2
+
+
 class IoasMapFlag(IntFlag):
     IOMMU_IOAS_MAP_FIXED_IOVA = 1
     IOMMU_IOAS_MAP_WRITEABLE = 2
@@ -228,6 +250,44 @@ class IommuIoasUnmap(Structure):
         ("length", c_uint64),
     )
     length: int
+
+
+class IommuIovaRange(ctypes.LittleEndianStructure):
+    """First and last address of a range that may be mapped."""
+
+    _fields_ = (("start", c_uint64), ("last", c_uint64))
+    start: int
+    last: int
+
+
+class IommuIoasIovaRanges(Structure):
+    _fields_ = (
+        ("size", c_uint32),
+        ("ioas_id", c_uint32),
+        ("num_iovas", c_uint32),
+        ("__reserved", c_uint32),
+        ("allowed_iovas", c_uint64),
+        ("out_iova_alignment", c_uint64),
+    )
+    num_iovas: int
+    out_iova_alignment: int
+
+
+class IommuHwptAlloc(Structure):
+    _fields_ = (
+        ("size", c_uint32),
+        ("flags", c_uint32),
+        ("dev_id", c_uint32),
+        ("pt_id", c_uint32),
+        ("out_hwpt_id", c_uint32),
+        ("__reserved", c_uint32),
+        ("data_type", c_uint32),
+        ("data_len", c_uint32),
+        ("data_uptr", c_uint64),
+        ("fault_id", c_uint32),
+        ("__reserved2", c_uint32),
+    )
+    out_hwpt_id: int
 
 
 class PciCommand(IntFlag):

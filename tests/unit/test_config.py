@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every slip in lab.yaml is one message: file, line, place, and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.config import DeviceModel, GitSource, Lab, PackageSource
+from lab.errors import ConfigurationError
+
+GOOD = """\
+debian: {mirror: auto, suites: [bookworm, trixie]}
+kernels:
+  v6.12:
+    source: {package: linux-source-6.12, suite: bookworm}
+    fragments: [boot, vfio]
+  mine: {source: {git: linux}, fragments: [boot], compiler: clang}
+images:
+  minimal: {recipe: images/minimal}
+machines:
+  vtd:
+    memory: 1G
+    cpus: 2
+    iommu: {model: intel, scalable: true}
+    devices:
+      port0: {model: pcie-root-port}
+      edu0: {model: edu, bus: port0}
+suites:
+  contract: {tests: tests/contract}
+run: {kernel: v6.12+kasan, machine: vtd, suites: [contract]}
+"""
+MACHINE = "    devices:\n      port0: {model: pcie-root-port}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    fragments = tmp_path / "kernels" / "fragments"
+    fragments.mkdir(parents=True)
+    for name in ("boot", "vfio", "kasan"):
+        (fragments / f"{name}.config").touch()
+    (tmp_path / "lab.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def message_of(folder: Path, text: str) -> str:
+    """What is said of a lab.yaml, without the folder in front."""
+    (folder / "lab.yaml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        Lab.load(folder)
+    return caught.value.message.removeprefix(f"{folder}/")
+
+
+def test_a_lab_is_read_with_its_defaults(folder: Path) -> None:
+    lab = Lab.load(folder)
+    assert lab.kernels["v6.12"].source == PackageSource(
+        package="linux-source-6.12", suite="bookworm"
+    )
+    assert lab.kernels["v6.12"].compiler == "gcc"
+    assert lab.kernels["mine"].source == GitSource(git=Path("linux"), ref="HEAD")
+    assert list(lab.machine("vtd").devices) == ["port0", "edu0"]
+    assert lab.machine("vtd").devices["edu0"].model is DeviceModel.EDU
+    assert lab.run.image == "minimal"
+    assert lab.fragments() == ["boot", "kasan", "vfio"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param(
+            "    memory: 1G", "    memroy: 1G",
+            "lab.yaml:11: machines.vtd.memroy: no such key (did you mean 'memory'?)",
+            id="wrong key",
+        ),
+        pytest.param(
+            "    cpus: 2", "    cpus: many",
+            "lab.yaml:12: machines.vtd.cpus: Input should be a valid integer, "
+            "unable to parse string as an integer",
+            id="wrong type",
+        ),
+        pytest.param(
+            "    cpus: 2", "    cpus: 0",
+            "lab.yaml:12: machines.vtd.cpus: Input should be greater than or equal to 1",
+            id="no CPU",
+        ),
+        pytest.param(
+            "memory: 1G", "memory: lots",
+            "lab.yaml:11: machines.vtd.memory: String should match pattern '^[1-9][0-9]*[MG]$'",
+            id="memory without a unit",
+        ),
+        pytest.param(
+            "fragments: [boot, vfio]", "fragments: boot",
+            "lab.yaml:5: kernels.v6.12.fragments: expected a list",
+            id="a word for a list",
+        ),
+        pytest.param(
+            "fragments: [boot, vfio]", "fragments: []",
+            "lab.yaml:5: kernels.v6.12.fragments: Tuple should have at least 1 item after "
+            "validation, not 0",
+            id="no fragment",
+        ),
+        pytest.param(
+            "    fragments: [boot, vfio]\n", "",
+            "lab.yaml:3: kernels.v6.12.fragments: is missing",
+            id="missing key",
+        ),
+        pytest.param(
+            "compiler: clang", "compiler: tcc",
+            "lab.yaml:6: kernels.mine.compiler: Input should be 'gcc' or 'clang'",
+            id="unknown compiler",
+        ),
+        pytest.param(
+            "source: {git: linux}", "source: {svn: linux}",
+            "lab.yaml:6: kernels.mine.source: expected one of {package, suite}, {git, ref}, "
+            "{tarball}",
+            id="unknown source",
+        ),
+        pytest.param(
+            "suite: bookworm}", "suite: bookwrm}",
+            "lab.yaml:4: kernels.v6.12.source.suite: 'bookwrm' is not known; expected one of "
+            "bookworm, trixie (did you mean 'bookworm'?)",
+            id="unknown Debian suite",
+        ),
+        pytest.param(
+            "[boot, vfio]", "[boot, vfoi]",
+            "lab.yaml:5: kernels.v6.12.fragments.1: 'vfoi' is not known; expected one of "
+            "boot, kasan, vfio (did you mean 'vfio'?)",
+            id="unknown fragment",
+        ),
+        pytest.param(
+            "kernel: v6.12+kasan", "kernel: v6.13",
+            "lab.yaml:19: run.kernel: 'v6.13' is not known; expected one of v6.12, mine "
+            "(did you mean 'v6.12'?)",
+            id="unknown kernel",
+        ),
+        pytest.param(
+            "machine: vtd", "machine: amd",
+            "lab.yaml:19: run.machine: 'amd' is not known; expected one of vtd",
+            id="unknown machine",
+        ),
+        pytest.param(
+            "machine: vtd", "image: tiny, machine: vtd",
+            "lab.yaml:19: run.image: 'tiny' is not known; expected one of minimal",
+            id="unknown image",
+        ),
+        pytest.param(
+            "suites: [contract]", "suites: [contract, bugs]",
+            "lab.yaml:19: run.suites.1: 'bugs' is not known; expected one of contract",
+            id="unknown suite",
+        ),
+        pytest.param(
+            "model: edu, bus", "model: edo, bus",
+            "lab.yaml:16: machines.vtd.devices.edu0.model: Input should be 'edu', 'e1000', 'igb', "
+            "'pcie-root-port' or 'pcie-pci-bridge'",
+            id="unknown device",
+        ),
+        pytest.param(
+            "{model: intel,", "{model: amd,",
+            "lab.yaml:13: machines.vtd.iommu.model: Input should be 'intel'",
+            id="unknown IOMMU",
+        ),
+        pytest.param(
+            "      edu0:", "      port0:",
+            "lab.yaml:16: machines.vtd.devices.port0: given twice; the first stands in line 15",
+            id="two devices of one name",
+        ),
+        pytest.param(
+            "      edu0:", "      edu,0:",
+            "lab.yaml:16: machines.vtd.devices.edu,0: String should match pattern "
+            "'^[a-z][a-z0-9_-]*$'",
+            id="a name that QEMU would split",
+        ),
+        pytest.param(
+            "bus: port0", "bus: port1",
+            "lab.yaml:16: machines.vtd.devices.edu0.bus: 'port1' is no port or bridge that stands "
+            "above it; expected one of port0",
+            id="unknown bus",
+        ),
+        pytest.param(
+            "bus: port0}", "}\n      edu1: {model: edu, bus: edu0}",
+            "lab.yaml:17: machines.vtd.devices.edu1.bus: 'edu0' is no port or bridge that stands "
+            "above it; expected one of port0",
+            id="a device is no bus",
+        ),
+        pytest.param(
+            MACHINE, f"    devices:\n      early: {{model: edu, bus: port0}}\n{MACHINE[13:]}",
+            "lab.yaml:15: machines.vtd.devices.early.bus: 'port0' is no port or bridge that stands "
+            "above it; expected one of (there is none)",
+            id="a bus that comes later",
+        ),
+        pytest.param(
+            "run: {", "run: [",
+            "lab.yaml:19: not YAML: expected ',' or ']', but got '}'",
+            id="not YAML",
+        ),
+        pytest.param(
+            "    cpus: 2", "\tcpus: 2",
+            "lab.yaml:12: not YAML: found character '\\t' that cannot start any token",
+            id="a tab",
+        ),
+        pytest.param(
+            GOOD, "", "lab.yaml:1: expected keys and values",
+            id="empty",
+        ),
+        pytest.param(
+            "{recipe: images/minimal}", "images/minimal",
+            "lab.yaml:8: images.minimal: expected keys and values",
+            id="a path for an image",
+        ),
+        pytest.param(
+            "run: {", "rum: {",
+            "lab.yaml:1: run: is missing",
+            id="a misspelt section",
+        ),
+    ],
+)  # fmt: skip
+def test_a_slip_is_named_with_its_line(folder: Path, old: str, new: str, expected: str) -> None:
+    assert GOOD.count(old) == 1
+    assert message_of(folder, GOOD.replace(old, new)) == expected
+
+
+def test_bytes_that_are_no_text_are_one_message(folder: Path) -> None:
+    (folder / "lab.yaml").write_bytes(b"# one\nrun: \xff\n")
+    with pytest.raises(ConfigurationError, match=r"lab\.yaml:2: not YAML: it is not UTF-8"):
+        Lab.load(folder)
+
+
+def test_a_control_character_is_one_message(folder: Path) -> None:
+    said = message_of(folder, "# one\nrun: \x1b\n")
+    assert said == "lab.yaml:2: not YAML: special characters are not allowed"
+
+
+def test_a_key_that_is_a_list_is_one_message(folder: Path) -> None:
+    assert message_of(folder, "[a, b]: c\n").startswith("lab.yaml:1: not YAML: ")
+
+
+@pytest.mark.parametrize("what", ["machine", "image", "suite"])
+def test_an_unknown_name_on_the_command_line_lists_what_there_is(folder: Path, what: str) -> None:
+    lab = Lab.load(folder)
+    there = {"machine": "vtd", "image": "minimal", "suite": "contract"}[what]
+    expected = f"unknown {what}: 'other' is not known; expected one of {there}"
+    with pytest.raises(ConfigurationError) as caught:
+        getattr(lab, what)("other")
+    assert caught.value.message == expected
+
+
+def test_paths_start_at_the_lab_and_a_tilde_is_home(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    lab = Lab.load(folder)
+    assert lab.path(Path("images/minimal")) == folder / "images/minimal"
+    assert lab.path(Path("~/linux")) == Path("/home/somebody/linux")
+    assert lab.path(Path("/linux")) == Path("/linux")
+
+
+def test_the_lab_is_found_from_a_folder_inside(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VFIO_LAB", raising=False)
+    monkeypatch.chdir(folder / "kernels" / "fragments")
+    assert Lab.find().root == folder
+
+
+def test_the_environment_names_the_lab_and_an_option_beats_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VFIO_LAB", str(folder))
+    monkeypatch.chdir("/")
+    assert Lab.find().root == folder
+    with pytest.raises(ConfigurationError, match=r"kernels holds no lab\.yaml"):
+        Lab.find(tmp_path / "kernels")
+
+
+def test_no_lab_anywhere_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VFIO_LAB", raising=False)
+    monkeypatch.chdir("/")
+    with pytest.raises(ConfigurationError, match=r"(?s)no lab\.yaml in / .*--lab DIR"):
+        Lab.find()
+
+
+def test_a_kernel_can_be_written_as_json(folder: Path) -> None:
+    written = Lab.load(folder).kernels["mine"].model_dump(mode="json", warnings="error")
+    assert written["source"] == {"git": "linux", "ref": "HEAD"}
