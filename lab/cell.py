@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A cell: a kernel on a machine, made ready, with a living guest for whoever tests it.
+
+What one pytest invocation runs stands on one cell. Guests are replaced when they die; what they
+leave behind stays in the run's folder.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab import image, kernel
+from lab.agent import install
+from lab.agent.process import Process, RemoteError
+from lab.cache import Cache
+from lab.config import Lab
+from lab.deadline import Deadline
+from lab.guest import (
+    COMMAND_LINE,
+    AcceleratorMemory,
+    Boot,
+    Guest,
+    Hypervisor,
+    Loop,
+    boot,
+    find_qemu,
+)
+from lab.progress import Progress
+from lab.results.folder import RunFolder
+from lab.vfio.device import Device
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for; None stands for what lab.yaml's `run` says."""
+
+    kernel: str | None = None
+    machine: str | None = None
+    image: str | None = None
+    qemu: Path | None = None
+    qemu_arguments: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()  # more words for the guest's kernel
+    boot_timeout: float = 120.0  # seconds
+    update: bool = False  # look for newer packages
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A booted guest with the agent in it, its devices with the drivers that the lab wants."""
+
+    __test__ = False  # pytest takes a class of this name for a test
+
+    guest: Guest
+    hands: Process  # the lab's own process there; tests start theirs
+    devices: Mapping[str, Device]
+    drivers: Mapping[str, str | None]  # which each device has in a guest that nobody has used
+    number: int
+    _stack: ExitStack
+
+    def start_process(self, name: str = "agent") -> Process:
+        """A new process under test. Close it, or use it in a `with`."""
+        return install.start(self.guest, name)
+
+    def leftovers(self) -> list[str]:
+        """What is not as it was when the guest was new: drivers, and owners of groups.
+
+        Raises GuestLost or AgentDied when nobody answers.
+        """
+        found = []
+        for role, device in self.devices.items():
+            wanted, has = self.drivers[role], device.driver(self.hands)
+            if has != wanted:
+                found.append(f"{role} has the driver {has}, not {wanted}")
+        for name in self.hands.listdir("/dev/vfio"):
+            if not name.isdigit():
+                continue
+            try:
+                self.hands.open(f"/dev/vfio/{name}").close()
+            except RemoteError as error:
+                found.append(f"/dev/vfio/{name} cannot be opened ({error.strerror})")
+        return found
+
+    def close(self) -> None:
+        """End the guest."""
+        self._stack.close()
+
+
+class Cell:
+    """Prepared in `__init__`, which may build for minutes; guests live inside the `with`."""
+
+    def __init__(
+        self, lab: Lab, choice: Choice, cache: Cache, progress: Progress, folder: RunFolder
+    ) -> None:
+        self.lab = lab
+        self.choice = choice
+        self.folder = folder
+        self.machine_name = choice.machine or lab.run.machine
+        self.machine = lab.machine(self.machine_name)
+        self.qemu = find_qemu(choice.qemu, cache)
+        wanted = choice.kernel or lab.run.kernel
+        self.kernel = kernel.prepare(wanted, lab, cache, progress, update=choice.update)
+        name = choice.image or lab.run.image
+        self.image = image.prepare(name, lab, cache, progress, update=choice.update)
+        self._agent = install.binary(cache)
+        self._loop = Loop()
+        self._hypervisor = Hypervisor(self.qemu, AcceleratorMemory(cache, self.qemu), self._loop)
+        self._worker = ThreadPoolExecutor(1, "boot")
+        self._coming: Future[Testbed] | None = None
+        self._testbed: Testbed | None = None
+        self._booted = 0
+
+    def __enter__(self) -> Self:
+        self._loop.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A boot that is under way ends because its QEMU does.
+        self._loop.end_children()
+        self._worker.shutdown()
+        self.discard()
+        self._loop.__exit__(kind, error, trace)
+
+    def boot_ahead(self) -> None:
+        """Start a guest now, so that nobody waits for it later."""
+        if not self._coming and not self._testbed:
+            self._coming = self._worker.submit(self._boot)
+
+    def testbed(self) -> Testbed:
+        """The living guest; boots one when there is none. Raises what `boot` raises."""
+        if self._testbed and not self._testbed.guest.alive:
+            self.discard()
+        if not self._testbed:
+            self.boot_ahead()
+            assert self._coming is not None
+            coming, self._coming = self._coming, None
+            self._testbed = coming.result()
+        return self._testbed
+
+    def discard(self) -> None:
+        """Throw the guest away: the next one who asks gets a new one."""
+        if self._coming and not self._coming.cancelled() and not self._coming.exception():
+            self._testbed = self._coming.result()
+        self._coming = None
+        if self._testbed:
+            self._testbed.close()
+            self._testbed = None
+
+    @property
+    def current(self) -> Testbed | None:
+        """The guest that is in use, dead or alive."""
+        return self._testbed
+
+    def _boot(self) -> Testbed:
+        self._booted += 1
+        number = self._booted
+        order = Boot(
+            self.machine,
+            self.kernel.bzimage,
+            self.image.initramfs,
+            (*COMMAND_LINE, *self.choice.command_line),
+            self.choice.qemu_arguments,
+        )
+        deadline = Deadline.after(self.choice.boot_timeout)
+        with ExitStack() as stack:
+            folder = self.folder.guest(number)
+            guest = stack.enter_context(boot(order, self._hypervisor, folder, deadline))
+            install.push(guest, self._agent)
+            hands = stack.enter_context(install.start(guest, "the lab's own agent"))
+            devices = {
+                role: Device(role, guest.addresses[role])
+                for role, device in guest.devices.items()
+                if not device.model.is_bus
+            }
+            for role, device in devices.items():
+                if driver := guest.devices[role].model.driver:
+                    device.set_driver(hands, driver)
+            drivers = {role: device.driver(hands) for role, device in devices.items()}
+            return Testbed(guest, hands, devices, drivers, number, stack.pop_all())

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: words to calls, nothing else."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from lab.errors import LabError
+
+# A command imports what it needs when it is called: `vfio-lab run` has QEMU started before most of
+# Python's packages are loaded, and `--help` loads none of them.
+# ruff: noqa: PLC0415
+
+app = typer.Typer(
+    help="A QEMU-backed end-to-end lab for Linux VFIO and IOMMUFD.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+LabFolder = Annotated[
+    Path | None, typer.Option("--lab", metavar="DIR", help="The lab's folder.", envvar="VFIO_LAB")
+]
+Kernel = Annotated[
+    str | None,
+    typer.Option(help="A kernel of lab.yaml, with +FRAGMENT after it, or a path to a bzImage."),
+]
+Machine = Annotated[str | None, typer.Option(help="A machine of lab.yaml.")]
+Image = Annotated[str | None, typer.Option(help="An image of lab.yaml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+QemuPath = Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="Another QEMU.")]
+QemuArgs = Annotated[
+    list[str] | None,
+    typer.Option("--qemu-arg", metavar="ARG", help="One more word for QEMU; may be repeated."),
+]
+BootTimeout = Annotated[float, typer.Option(metavar="S", help="Seconds that a boot may take.")]
+Update = Annotated[bool, typer.Option("--update", help="Look for newer packages first.")]
+
+
+@app.command()
+def run(
+    lab_folder: LabFolder = None,
+    kernel: Kernel = None,
+    machine: Machine = None,
+    image: Image = None,
+    suite: Annotated[
+        list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")
+    ] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="Only this mode; may be repeated.")] = None,
+    keyword: Annotated[
+        str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the run's folder is made.")
+    ] = None,
+    as_json: Json = False,
+    qemu: QemuPath = None,
+    qemu_arg: QemuArgs = None,
+    boot_timeout: BootTimeout = 120.0,
+    update: Update = False,
+) -> None:
+    """Build what lab.yaml says, boot it, test it, and print what broke.
+
+    Exit status: 0 nothing is broken; 1 the kernel broke a rule or crashed; 2 the lab, its
+    configuration or the infrastructure failed.
+    """
+    from lab.cell import Choice
+    from lab.commands.runner import Selection, run_suites
+    from lab.config import Lab
+
+    lab = Lab.find(lab_folder)
+    choice = Choice(
+        kernel=kernel,
+        machine=machine,
+        image=image,
+        qemu=qemu,
+        qemu_arguments=tuple(qemu_arg or ()),
+        boot_timeout=boot_timeout,
+        update=update,
+    )
+    selection = Selection(
+        suites=tuple(suite or lab.run.suites),
+        rules=tuple(rule or ()),
+        modes=tuple(mode or ()),
+        keyword=keyword,
+    )
+    sys.exit(run_suites(lab, choice, selection, out=out, as_json=as_json))
+
+
+@app.command("test", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def run_own_tests(
+    context: typer.Context,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("-e", "--env", help="lint, unit, lab or contract; default: all four."),
+    ] = None,
+    lab_folder: LabFolder = None,
+) -> None:
+    """Run the project's own tests, those of tox.ini. What follows `--` goes to them."""
+    from lab.commands.selftest import run_tox
+    from lab.config import Lab
+
+    sys.exit(run_tox(Lab.find(lab_folder).root, tuple(env or ()), tuple(context.args)))
+
+
+@app.command("list")
+def list_(lab_folder: LabFolder = None, as_json: Json = False) -> None:
+    """Show the kernels, machines, suites and rules that there are."""
+    from lab.commands.catalogue import show
+    from lab.config import Lab
+
+    show(Lab.find(lab_folder), as_json=as_json)
+
+
+@app.command()
+def explain(
+    rule: Annotated[str, typer.Argument(help="A rule's id, such as OWN-3.")],
+    lab_folder: LabFolder = None,
+) -> None:
+    """Say what a rule is, where in the kernel it comes from, and which tests check it."""
+    from lab.commands.catalogue import show_rule
+    from lab.config import Lab
+
+    show_rule(Lab.find(lab_folder), rule)
+
+
+@app.command()
+def cache(
+    clean: Annotated[bool, typer.Option("--clean", help="Remove what the limits say.")] = False,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Not used for so long: 12h, 30d, 8w.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Keep no more than this: 500M, 20G.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is kept and how large it is, and clean by age or size."""
+    from lab.commands.storage import show_cache
+
+    show_cache(clean=clean, older_than=older_than, max_size=max_size, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    lab_folder: LabFolder = None,
+    qemu: QemuPath = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Forget what is known of KVM and boot a guest to see.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what this host can and cannot do, what that costs, and how to mend it."""
+    from lab.commands.doctor import examine
+    from lab.config import Lab
+
+    sys.exit(examine(Lab.find(lab_folder), qemu, probe=probe, as_json=as_json))
+
+
+@app.command()
+def shell(
+    lab_folder: LabFolder = None,
+    kernel: Kernel = None,
+    machine: Machine = None,
+    image: Image = None,
+    sh: Annotated[bool, typer.Option("--sh", help="A shell in the guest, not Python.")] = False,
+    qemu: QemuPath = None,
+    qemu_arg: QemuArgs = None,
+    boot_timeout: BootTimeout = 120.0,
+) -> None:
+    """Boot a guest and give a Python prompt with the agent at hand, or a shell in it."""
+    from lab.cell import Choice
+    from lab.commands.shell import open_shell
+    from lab.config import Lab
+
+    choice = Choice(
+        kernel=kernel,
+        machine=machine,
+        image=image,
+        qemu=qemu,
+        qemu_arguments=tuple(qemu_arg or ()),
+        boot_timeout=boot_timeout,
+    )
+    sys.exit(open_shell(Lab.find(lab_folder), choice, sh=sh))
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="`agent`: a round trip. `boot`: to the first test.")],
+    lab_folder: LabFolder = None,
+    kernel: Kernel = None,
+    machine: Machine = None,
+    rounds: Annotated[int, typer.Option(help="How often it is measured.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the lab itself against a floor that is measured in the same run."""
+    from lab.cell import Choice
+    from lab.commands.benchmark import measure
+    from lab.config import Lab
+
+    choice = Choice(kernel=kernel, machine=machine)
+    measure(Lab.find(lab_folder), choice, what, rounds, as_json=as_json)
+
+
+def main() -> NoReturn:
+    """Run a command; errors are one message, and every signal to end ends all guests, too."""
+    # pydantic would look through every installed package for plugins of its own: 30 ms.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except LabError as error:
+        print(f"vfio-lab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("vfio-lab: interrupted", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    raise KeyboardInterrupt

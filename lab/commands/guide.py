@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pytest plugin of `vfio-lab run`: our session in, our progress out."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from lab.errors import LabError
+from lab.plugin import adopt
+from lab.progress import Step
+from lab.session import Session
+
+
+class Guide:
+    """Replaces pytest's own reporter for one run."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._stack = ExitStack()
+        self._step: Step | None = None
+        self._done = 0
+        self._total = 0
+
+    @pytest.hookimpl(trylast=True)  # after the terminal's reporter has come
+    def pytest_configure(self, config: pytest.Config) -> None:
+        adopt(config, self._session)
+        # The table comes from `lab.commands.runner`, and here a bar instead of dots.
+        config.pluginmanager.unregister(name="terminalreporter")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._total = len(session.items)
+        if self._total:
+            self._step = self._stack.enter_context(self._session.progress.step("test"))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            text = report.longreprtext
+            self._session.add_trouble(LabError(f"{report.nodeid} cannot be read:\n{text}"))
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self._session.add_trouble(LabError(f"pytest failed:\n{excrepr}"))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown" and self._step:
+            self._done += 1
+            self._step.advance(self._done, self._total)
+
+    def pytest_sessionfinish(self) -> None:
+        if self._step:
+            self._step.result(f"{self._done} of {self._total}")
+        self._stack.close()

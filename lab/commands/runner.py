@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`vfio-lab run`: prepare what pytest needs, start it in this process, and show what came of it."""
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cell import Choice
+from lab.config import Lab
+from lab.errors import LabError
+from lab.progress import Progress
+from lab.session import Session
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which tests to run."""
+
+    suites: tuple[str, ...]
+    rules: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    keyword: str | None = None
+
+    def words(self) -> list[str]:
+        """The same in pytest's options."""
+        found = [word for rule in self.rules for word in ("--rule", rule)]
+        found += [word for mode in self.modes for word in ("--mode", mode)]
+        return found + (["-k", self.keyword] if self.keyword else [])
+
+
+def run_suites(
+    lab: Lab, choice: Choice, selection: Selection, *, out: Path | None, as_json: bool
+) -> int:
+    """Run suites and report; returns the exit status."""
+    paths = [lab.path(lab.suite(name).tests) for name in selection.suites]
+    progress = Progress()
+    words = [*selection.suites, *selection.words()]
+    session = Session(lab, choice, progress, out=out, selection=words)
+    try:
+        session.prepare()
+        _pytest(session, [str(path) for path in paths] + selection.words())
+    except (LabError, KeyboardInterrupt) as error:
+        if isinstance(error, LabError):
+            session.add_trouble(error)
+        session.close(finished=isinstance(error, LabError))
+    _show(session, as_json=as_json)
+    return session.record().status
+
+
+def _pytest(session: Session, words: list[str]) -> None:
+    # pytest is loaded while the guest boots
+    import pytest  # noqa: PLC0415
+
+    from lab.commands.guide import Guide  # noqa: PLC0415
+
+    root = str(session.lab.root)
+    quiet = ["-p", "no:cacheprovider", "--rootdir", root, "--import-mode=importlib"]
+    # Standard output is the report's; what pytest itself prints (a bad -k) is for the user's eye.
+    with contextlib.redirect_stdout(sys.stderr):
+        status = pytest.main([*quiet, *words], plugins=[Guide(session)])
+    if status == pytest.ExitCode.USAGE_ERROR and not session.closed:
+        session.add_trouble(LabError("pytest refused these words: see above"))
+        session.close(finished=True)
+
+
+def _show(session: Session, *, as_json: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    from lab.results.terminal import report  # noqa: PLC0415
+
+    if as_json:
+        print(json.dumps(session.record().to_json(), indent=1))
+    else:
+        report(session.record(), session.folder.path, Console())

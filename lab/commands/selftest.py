@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`vfio-lab test`: hands over to tox, which knows what the project's tests are."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from lab.cache import Cache
+from lab.errors import ConfigurationError
+
+
+def run_tox(root: Path, environments: tuple[str, ...], words: tuple[str, ...]) -> NoReturn:
+    """Become tox. `words` go to pytest. Raises ConfigurationError where there is no tox.ini."""
+    recipe = root / "tox.ini"
+    if not recipe.is_file():
+        raise ConfigurationError(f"{root} has no tox.ini", hint="name the project's own folder")
+    argv = [sys.executable, "-m", "tox", "run", "--conf", str(recipe)]
+    if not os.access(root, os.W_OK):  # somebody else's tree can be tested, too
+        argv += ["--workdir", str(Cache.of_user().root / "tox")]
+    if environments:
+        argv += ["-e", ",".join(environments)]
+    if words:
+        argv += ["--", *words]
+    os.execv(sys.executable, argv)

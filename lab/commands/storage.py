@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the cache holds, how large it is, and how it is made smaller."""
+
+import contextlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.cache import Cache, Entry, size_of
+from lab.errors import ConfigurationError
+from lab.proc import run
+from lab.results.layout import line, shortened
+
+_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_OTHERS = {
+    "ccache": "compiled objects of all kernels",
+    "apt": "Debian's package lists",
+    "logs": "builds that failed",
+    "unfinished": "what is being made, or was when it was killed",
+}
+"""What else is in the cache's folder, and is no entry of it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that takes space. `key` is empty for what is no entry of the cache."""
+
+    kind: str
+    what: str
+    bytes: int
+    made: str
+    used: float | None  # seconds since the epoch
+    path: str
+    key: str = ""
+
+
+def show_cache(*, clean: bool, older_than: str | None, max_size: str | None, as_json: bool) -> None:
+    """Show the user's cache, or clean it and show what went. Raises ConfigurationError."""
+    age = age_of(older_than) if older_than is not None else None
+    limit = size_in(max_size) if max_size is not None else None
+    asked = age is not None or limit is not None
+    if clean != asked:
+        raise ConfigurationError(
+            "--clean needs a limit" if clean else "--older-than and --max-size belong to --clean",
+            hint="give --clean with --older-than 30d, --max-size 20G, or both",
+        )
+    cache = Cache.of_user()
+    before = items(cache)
+    gone = _clean(cache, before, age, limit) if clean else []
+    after = items(cache) if clean else before
+    freed = sum(item.bytes for item in before) - sum(item.bytes for item in after)
+    if as_json:
+        print(json.dumps(_json(cache, after, gone, freed if clean else None), indent=1))
+    elif clean:
+        _show_cleaned(Console(), cache, after, gone, freed)
+    else:
+        _show(Console(), cache, after)
+
+
+def age_of(text: str) -> float:
+    """Seconds in `90s`, `12h`, `30d`, `8w`. Raises ConfigurationError."""
+    return _number(text, _AGES, "--older-than", "a number with s, m, h, d or w behind it: 30d")
+
+
+def size_in(text: str) -> int:
+    """Bytes in `500M`, `20G` (powers of ten). Raises ConfigurationError."""
+    expected = "a number with K, M, G or T behind it: 20G"
+    return int(_number(text.upper(), _SIZES, "--max-size", expected))
+
+
+def _number(text: str, units: Mapping[str, int], option: str, expected: str) -> float:
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?)([{''.join(units)}])", text.strip())
+    if not found:
+        raise ConfigurationError(f"{option} {text}: expected {expected}")
+    return float(found[1]) * units[found[2]]
+
+
+def items(cache: Cache) -> list[Item]:
+    """Everything in the cache's folder: its entries, the last used first, then the rest."""
+    found = []
+    for entry in cache.entries():
+        with contextlib.suppress(FileNotFoundError):  # another run removes it just now
+            found.append(_item(entry))
+    for name, what in _OTHERS.items():
+        # An unfinished kernel's tree is one of links into the cache.
+        taken = size_of(cache.root / name, linked=False)
+        if taken and (name != "unfinished" or any((cache.root / name).iterdir())):
+            found.append(Item(name, what, taken, "", None, str(cache.root / name)))
+    return found
+
+
+def _item(entry: Entry) -> Item:
+    what, made = entry.key, ""
+    # It may be damaged, or made by another version of the lab.
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        seen = entry.provenance
+        made = str(seen["made"])
+        what = described(entry.kind, seen)
+    size = entry.size()
+    return Item(entry.kind, what, size, made, entry.used, str(entry.path), entry.key)
+
+
+def described(kind: str, seen: Mapping[str, Any]) -> str:
+    """An entry in a few words, out of its provenance. Raises KeyError for what it does not say."""
+    match kind:
+        case "kernel":
+            return f"{seen.get('name') or ' '.join(seen['fragments'])} {seen['release']}"
+        case "source" | "headers":
+            return _source(seen.get("source") or seen["inputs"])
+        case "image":
+            return str(seen.get("name") or _few(list(seen["packages"])))
+        case "deb":
+            return _few([_source(package) for package in seen["packages"]])
+        case "agent":
+            return str(seen["compiler"]).removeprefix("x86_64-linux-gnu-")
+    return str(seen["key"])
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    if "commit" in source:
+        return " ".join(filter(None, (source.get("git"), f"at {source['commit'][:12]}")))
+    if "version" in source:
+        return f"{source.get('name') or source.get('package')} {source['version']}"
+    return Path(str(source["tarball"])).name
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+
+
+def _clean(
+    cache: Cache, before: Sequence[Item], age: float | None, limit: int | None
+) -> list[Item]:
+    """Remove what the limits say; returns the entries that went.
+
+    What is no entry counts, too: entries have the room that it leaves, and where it alone is too
+    large the compiler's cache gives way.
+    """
+    rest = sum(item.bytes for item in before if not item.key)
+    room = None if limit is None else max(0, limit - rest)
+    gone = {entry.key for entry in cache.clean(older_than=age, max_size=room)}
+    if age is not None:
+        _drop_old_logs(cache.root / "logs", age)
+    objects = cache.root / "ccache"
+    if objects.exists() and shutil.which("ccache"):
+        ccache = ["ccache", "--dir", str(objects)]
+        if age is not None:
+            run([*ccache, "--evict-older-than", f"{int(age)}s"])
+        if limit is not None and rest > limit:
+            left = limit - (rest - size_of(objects))
+            # To ccache a limit of 0 is none.
+            trim = ["--cleanup"] if left >= 1000 else ["--clear"]
+            run([*ccache, *trim], env={"CCACHE_MAXSIZE": f"{left // 1000}k"})
+    return [item for item in before if item.key in gone]
+
+
+def _drop_old_logs(folder: Path, age: float) -> None:
+    for log in folder.glob("*"):
+        if time.time() - log.stat().st_mtime > age:
+            log.unlink(missing_ok=True)
+
+
+# For a person
+
+
+def _show(console: Console, cache: Cache, found: Sequence[Item]) -> None:
+    if found:
+        console.print(_table(found))
+    total = sum(item.bytes for item in found)
+    line(console, Text(f"{in_words(total)} in {cache.root}"))
+
+
+def _show_cleaned(
+    console: Console, cache: Cache, left: Sequence[Item], gone: Sequence[Item], freed: int
+) -> None:
+    if gone:
+        console.print(_table(gone))
+    total = in_words(sum(item.bytes for item in left))
+    what = f"{len(gone)} removed, {in_words(max(0, freed))} freed"
+    line(console, Text(f"{what}; {total} left in {cache.root}"))
+
+
+def _table(found: Sequence[Item]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("what")  # the only one that may be narrowed
+    for heading in ("size", "made", "last used"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    for item in found:
+        what, made = shortened(item.what), item.made[:10]
+        table.add_row(item.kind, what, in_words(item.bytes), made, _ago(item.used))
+    return table
+
+
+def in_words(size: int) -> str:
+    """Bytes as 1.7 GB, 220 MB, 4 kB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
+        if size >= factor:
+            return f"{size / factor:.{1 if size < 10 * factor else 0}f} {unit}"
+    return f"{size // 1000} kB"
+
+
+def _ago(moment: float | None) -> str:
+    if moment is None:
+        return ""
+    seconds = max(0.0, time.time() - moment)
+    for unit in ("d", "h", "m"):
+        if seconds >= 2 * _AGES[unit]:
+            return f"{seconds // _AGES[unit]:.0f}{unit} ago"
+    return "just now"
+
+
+# For a program
+
+
+def _json(
+    cache: Cache, found: Sequence[Item], gone: Sequence[Item], freed: int | None
+) -> dict[str, Any]:
+    removed = {} if freed is None else {"removed": [asdict(i) for i in gone], "freed_bytes": freed}
+    return {
+        "path": str(cache.root),
+        "total_bytes": sum(item.bytes for item in found),
+        "items": [asdict(item) for item in found],
+        **removed,
+    }

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""pytest's side of the lab: options, fixtures, verdicts.
+
+`pytest tests/contract --kernel v6.12 --machine vtd` and `vfio-lab run` meet here. The plugin wakes
+up only for tests that lie in a suite of lab.yaml; everything else runs as if it were not there.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lab.agent.process import Process
+from lab.cell import Choice, Testbed
+from lab.config import Lab, known
+from lab.contract import Mode, rule, rules
+from lab.errors import ConfigurationError, LabError
+from lab.guest import Guest
+from lab.progress import Progress
+from lab.results.record import TestRecord
+from lab.results.terminal import report
+from lab.session import Session
+from lab.verdicts import Watch
+from lab.vfio.device import Device
+
+_SESSION = pytest.StashKey[Session]()
+_SUITE = pytest.StashKey[str]()
+_WATCH = pytest.StashKey[Watch]()
+_NOTHING_RAN = (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("vfio-lab", "a lab for the kernel's VFIO code")
+    add = group.addoption
+    add("--lab", type=Path, metavar="DIR", help="the lab's folder (default: found upwards)")
+    add("--kernel", metavar="K", help="a kernel of lab.yaml, +fragments, or a path to a bzImage")
+    add("--machine", metavar="M", help="a machine of lab.yaml")
+    add("--image", metavar="I", help="an image of lab.yaml")
+    add("--mode", action="append", metavar="MODE", help="only this mode; may be repeated")
+    add("--rule", action="append", metavar="RULE", help="only this rule; may be repeated")
+    add("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one)")
+    add("--qemu", type=Path, metavar="PATH", help="another QEMU")
+    add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
+    add("--boot-timeout", type=float, default=120.0, metavar="S", help="seconds (default: 120)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "contract(rule, *modes): the rule that a test checks")
+
+
+def choice_of(config: pytest.Config) -> Choice:
+    """What the options ask for."""
+    option = config.option
+    return Choice(
+        kernel=option.kernel,
+        machine=option.machine,
+        image=option.image,
+        qemu=option.qemu,
+        qemu_arguments=tuple(option.qemu_arg or ()),
+        boot_timeout=option.boot_timeout,
+    )
+
+
+def adopt(config: pytest.Config, session: Session) -> None:
+    """Let the tests run in a session that somebody else has made and will close."""
+    config.stash[_SESSION] = session
+
+
+# Which tests, in which modes
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "mode" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("contract")
+        modes = (mark.args[1:] or rule(mark.args[0]).modes) if mark else tuple(Mode)
+        metafunc.parametrize("mode", modes, ids=str)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not (lab := _lab(config)):
+        return
+    for item in items:
+        for name, suite in lab.suites.items():
+            if item.path.is_relative_to(lab.path(suite.tests)):
+                item.stash[_SUITE] = name
+    modes, wanted_rules = config.option.mode, config.option.rule
+    try:
+        for name in modes or ():
+            known("mode", name, list(Mode))
+        for name in wanted_rules or ():
+            known("rule", name, rules())
+    except ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from error
+    kept = [
+        item
+        for item in items
+        if (not modes or _mode_of(item) in modes)
+        and (not wanted_rules or _rule_of(item) in wanted_rules)
+    ]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _lab(config: pytest.Config) -> Lab | None:
+    """The lab whose suites these tests may lie in, or None."""
+    if session := config.stash.get(_SESSION, None):
+        return session.lab
+    try:
+        return Lab.find(config.option.lab)
+    except ConfigurationError as error:
+        if config.option.lab or "no lab.yaml" not in str(error):
+            raise pytest.UsageError(str(error)) from error
+        return None
+
+
+def _rule_of(item: pytest.Item) -> str | None:
+    mark = item.get_closest_marker("contract")
+    return str(mark.args[0]) if mark else None
+
+
+def _mode_of(item: pytest.Item) -> Mode | None:
+    callspec = getattr(item, "callspec", None)
+    if callspec and "mode" in callspec.params:
+        return Mode(callspec.params["mode"])
+    mark = item.get_closest_marker("contract")
+    return mark.args[1] if mark and len(mark.args) == 2 else None
+
+
+# What they run on
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    config = session.config
+    if config.option.collectonly or not any(_SUITE in item.stash for item in session.items):
+        return None
+    if _SESSION in config.stash:
+        return None
+    lab = _lab(config)
+    assert lab is not None
+    try:
+        run = Session(
+            lab,
+            choice_of(config),
+            Progress(),
+            out=config.option.out,
+            selection=config.invocation_params.args,
+        )
+    except LabError as error:
+        pytest.exit(str(error), returncode=2)
+    config.stash[_SESSION] = run
+    try:
+        run.prepare()
+    except LabError as error:
+        run.add_trouble(error)
+        return True
+    return None
+
+
+@pytest.fixture
+def testbed(request: pytest.FixtureRequest) -> Testbed:
+    """The living guest, and what the lab has in it."""
+    try:
+        return request.config.stash[_SESSION].testbed()
+    except LabError:
+        # It was tried twice: no later test will fare better.
+        request.session.shouldstop = "no guest boots"
+        raise
+
+
+@pytest.fixture
+def column(request: pytest.FixtureRequest) -> Mode | None:
+    """The mode that this test belongs to, whether it takes the fixture `mode` or not."""
+    return _mode_of(request.node)
+
+
+@pytest.fixture
+def guest(testbed: Testbed) -> Guest:
+    """The guest under test, seen from the host."""
+    return testbed.guest
+
+
+@pytest.fixture
+def devices(testbed: Testbed) -> Mapping[str, Device]:
+    """The devices under test by their role in the machine."""
+    return testbed.devices
+
+
+@pytest.fixture
+def hands(testbed: Testbed) -> Process:
+    """The lab's own process in the guest: for sysfs, not for what is under test."""
+    return testbed.hands
+
+
+@pytest.fixture
+def new_process(testbed: Testbed) -> Iterator[Callable[[], Process]]:
+    """Starts processes under test, which end with the test."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(testbed.start_process())
+
+
+@pytest.fixture
+def process(new_process: Callable[[], Process]) -> Process:
+    """A process under test."""
+    return new_process()
+
+
+# What became of them
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    run = item.config.stash.get(_SESSION, None)
+    if run and _SUITE in item.stash:
+        item.stash[_WATCH] = Watch(run)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    if watch := item.stash.get(_WATCH, None):
+        watch.begin()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    result = yield
+    watch = item.stash.get(_WATCH, None)
+    if not watch:
+        return result
+    watch.see(call, result)
+    if call.when == "teardown":
+        verdict = watch.end()
+        run = item.config.stash[_SESSION]
+        run.add(
+            TestRecord(
+                id=item.nodeid,
+                suite=item.stash[_SUITE],
+                verdict=verdict.verdict,
+                duration=round(watch.seconds, 4),
+                rule=_rule_of(item),
+                mode=_mode_of(item),
+                message=verdict.message or _noted(item),
+                detail=watch.detail,
+                splats=verdict.splats,
+                evidence=watch.evidence(),
+            )
+        )
+        if watch.found_afterwards:
+            # pytest's own count must say so, too: the test itself had passed
+            result.outcome = "failed"
+            result.longrepr = verdict.message
+    return result
+
+
+def _noted(item: pytest.Item) -> str:
+    """What a test that kept its rule has to say: a race's counts, for one."""
+    return "; ".join(f"{name}: {value}" for name, value in item.user_properties)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash.get(_SESSION, None)
+    if run:
+        interrupted = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+        record = run.close(finished=not interrupted)
+        session.exitstatus = record.status
+    elif exitstatus in _NOTHING_RAN and _asked_for_a_suite(session.config):
+        session.exitstatus = 2
+
+
+def _asked_for_a_suite(config: pytest.Config) -> bool:
+    lab = _lab(config)
+    if not lab:
+        return False
+    asked = [Path(word.partition("::")[0]).absolute() for word in config.args]
+    folders = [lab.path(suite.tests) for suite in lab.suites.values()]
+    return any(path.is_relative_to(folder) for path in asked for folder in folders)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    del terminalreporter  # rich writes, after everything that pytest had to say
+    if run := config.stash.get(_SESSION, None):
+        report(run.record(), run.folder.path, Console())

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One run from its first word to its report: the cell it stands on, and what became of it."""
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from lab.cache import Cache
+from lab.cell import Cell, Choice, Testbed
+from lab.config import Lab
+from lab.errors import GuestLost, LabError
+from lab.progress import Progress
+from lab.results.folder import RunFolder
+from lab.results.record import RunRecord, TestRecord, Trouble
+from lab.results.verdict import Verdict
+
+
+class Session:
+    """A run. `prepare` may build for minutes; `close` writes the report."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        choice: Choice,
+        progress: Progress,
+        *,
+        out: Path | None = None,
+        selection: Sequence[str] = (),
+    ) -> None:
+        self.lab = lab
+        self.choice = choice
+        self.progress = progress
+        self.folder = RunFolder.create(out)
+        self.cell: Cell | None = None
+        self._started = time.time()
+        self._tests: list[TestRecord] = []
+        self._trouble: list[Trouble] = []
+        self._figures: dict[str, float] = {}
+        self._selection = tuple(selection)
+        self._accelerator = ""
+        self._finished = False
+        self.closed = False
+
+    def prepare(self) -> None:
+        """Make kernel, image and agent, and start the first guest. Raises LabError."""
+        cell = Cell(self.lab, self.choice, Cache.of_user(), self.progress, self.folder)
+        self.cell = cell.__enter__()
+        self.cell.boot_ahead()
+
+    def testbed(self) -> Testbed:
+        """The living guest. A boot that fails is tried once more. Raises LabError."""
+        assert self.cell is not None
+        try:
+            testbed = self.cell.testbed()
+        except GuestLost as lost:
+            self.add_trouble(lost)
+            testbed = self.cell.testbed()
+        if not self._accelerator:
+            self._accelerator = testbed.guest.accelerator.value
+            for name, seconds in testbed.guest.seconds.items():
+                self._figures[f"{name}_seconds"] = round(seconds, 3)
+        return testbed
+
+    def called(self) -> None:
+        """The first test's own code begins: measure how long the user waited for it."""
+        self._figures.setdefault("first_call_seconds", round(_age_of_this_process(), 3))
+
+    def add(self, test: TestRecord) -> None:
+        """A test has its verdict; the results are on disk when this returns."""
+        self._tests.append(test)
+        self.write()
+
+    def add_trouble(self, error: BaseException) -> None:
+        """Something failed that is no test's."""
+        splat = error.splat if isinstance(error, GuestLost) else None
+        verdict = Verdict.GUEST_LOST if isinstance(error, GuestLost) else Verdict.LAB_ERROR
+        message = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        self._trouble.append(Trouble(message, verdict, splats=(splat,) if splat else ()))
+
+    def discard_guest(self) -> None:
+        """Throw the guest away, and start the next one."""
+        assert self.cell is not None
+        self.cell.discard()
+        self.cell.boot_ahead()
+
+    def close(self, *, finished: bool) -> RunRecord:
+        """End the guest and write the report; once."""
+        self._finished = finished
+        self.closed = True
+        try:
+            if self.cell:
+                self.cell.__exit__(None, None, None)
+        except LabError as error:
+            self.add_trouble(error)
+        self.write()
+        return self.record()
+
+    def write(self) -> None:
+        """Write what is known so far, so that nothing is lost whatever happens next."""
+        self.folder.write(self.record())
+
+    def record(self) -> RunRecord:
+        """The run as it stands."""
+        record = RunRecord(
+            version=version("vfio-lab"),
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+            seconds=round(time.time() - self._started, 3),
+            accel=self._accelerator,
+            selection=self._selection,
+            host={
+                "name": platform.node(),
+                "kernel": platform.release(),
+                "cpus": len(os.sched_getaffinity(0)),
+                "python": platform.python_version(),
+            },
+            figures=self._figures,
+            tests=tuple(self._tests),
+            trouble=tuple(self._trouble),
+            finished=self._finished,
+        )
+        return self._with_cell(record, self.cell) if self.cell else record
+
+    @staticmethod
+    def _with_cell(record: RunRecord, cell: Cell) -> RunRecord:
+        kernel = {k: v for k, v in asdict(cell.kernel).items() if not isinstance(v, Path)}
+        image = {k: v for k, v in asdict(cell.image).items() if not isinstance(v, Path)}
+        return replace(
+            record,
+            kernel=kernel,
+            image=image,
+            machine={"name": cell.machine_name, **cell.machine.model_dump(mode="json")},
+            qemu={
+                "path": str(cell.qemu.path),
+                "version": cell.qemu.description.removeprefix("QEMU emulator version "),
+            },
+        )
+
+
+def _age_of_this_process() -> float:
+    """Seconds since this process was started; the launcher is the same process (execv)."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started

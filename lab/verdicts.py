@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One test under watch: what it raised, what the kernel said meanwhile, what it left behind."""
+
+import pytest
+
+from lab.cell import Testbed
+from lab.errors import GuestLost, LabError
+from lab.guest import splats
+from lab.results.judge import Judgement, judge
+from lab.results.verdict import Verdict
+from lab.session import Session
+
+
+class Watch:
+    """Lives as long as one test does; see `lab.plugin`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._testbed: Testbed | None = None
+        self._console_start = 0
+        self._judgements: list[Judgement] = []
+        self._look()
+        self.seconds = 0.0
+        self.detail = ""
+        self.found_afterwards = False
+
+    def begin(self) -> None:
+        """Its own code is about to run."""
+        self._look()
+        self._session.called()
+
+    def see(self, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+        """A phase of it has ended."""
+        self._look()
+        self.seconds += call.duration
+        if call.excinfo is None:
+            return
+        error = call.excinfo.value
+        if isinstance(error, LabError) and self._testbed and self._testbed.guest.alive:
+            self._make_sure(self._testbed, error)
+        self._judgements.append(judge(error, self._lost()))
+        self.detail = "\n\n".join(filter(None, (self.detail, report.longreprtext)))
+
+    def end(self) -> Judgement:
+        """Its verdict. The guest is thrown away unless it is as it was."""
+        worst = max([judge(None, None), *self._judgements], key=lambda each: each.verdict.severity)
+        testbed = self._testbed
+        if testbed and worst.verdict not in (Verdict.GUEST_LOST, Verdict.LAB_ERROR):
+            worst = self._afterwards(testbed, worst)
+        if testbed and worst.verdict.is_trouble:
+            self._session.discard_guest()
+        return worst
+
+    def evidence(self) -> tuple[str, ...]:
+        """The guest's own words, as paths relative to the run's folder."""
+        if not self._testbed:
+            return ()
+        folder = self._testbed.guest.folder
+        names = ("console.log", "qemu.log", "qemu.sh")
+        return tuple(self._session.folder.relative(folder / name) for name in names)
+
+    def _look(self) -> None:
+        """The first guest that the test sees is its own."""
+        current = self._session.cell.current if self._session.cell else None
+        if self._testbed is None and current:
+            self._testbed = current
+            self._console_start = current.guest.console.size
+
+    def _make_sure(self, testbed: Testbed, error: LabError) -> None:
+        """A call that never returned, or a channel that broke: does the guest still answer?"""
+        try:
+            testbed.guest.ssh.run("true", timeout=5.0)
+        except GuestLost as silent:
+            if not isinstance(error, GuestLost):
+                self._judgements.append(judge(testbed.guest.why_lost(silent.message), None))
+
+    def _lost(self) -> GuestLost | None:
+        if self._testbed and not self._testbed.guest.alive:
+            return self._testbed.guest.why_lost("during the test")
+        return None
+
+    def _afterwards(self, testbed: Testbed, so_far: Judgement) -> Judgement:
+        """What the test did not see itself: splats, and what it has left behind."""
+        found = splats.find(testbed.guest.printed_since(self._console_start))
+        texts = tuple(splat.text for splat in found)
+        if not testbed.guest.alive:
+            lost = testbed.guest.why_lost("right after the test")
+            self.found_afterwards = True
+            return Judgement(Verdict.GUEST_LOST, str(lost), (lost.splat,) if lost.splat else texts)
+        try:
+            left = testbed.leftovers()
+        except LabError as error:
+            self.found_afterwards = True
+            return judge(testbed.guest.why_lost(f"the look after the test: {error}"), None)
+        if so_far.verdict is Verdict.BROKEN or not (found or left):
+            return Judgement(so_far.verdict, so_far.message, texts)
+        self.found_afterwards = True
+        words = [f"the kernel reported: {splat.title}" for splat in found]
+        words += [f"left behind: {thing}" for thing in left]
+        return Judgement(Verdict.BROKEN, "; ".join(words), texts)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the contract's tests share: devices by what they are good for, and who can be asked."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from lab.agent.process import Process
+from lab.cell import Testbed
+from lab.contract import Mode
+from lab.testing import not_applicable
+from lab.vfio.device import CDEVS, Device
+from lab.vfio.files import Iommufd
+from lab.vfio.modes import COMPAT_MODES, GROUP_MODES
+
+
+@pytest.fixture(autouse=True)
+def _kernel_has_the_mode(column: Mode | None, hands: Process, edu: Device) -> None:
+    """A kernel without a flow keeps that flow's rules trivially: they do not apply."""
+    if column is Mode.IOMMUFD and not hands.exists(CDEVS):
+        raise not_applicable("this kernel has no VFIO device cdev")
+    if column in GROUP_MODES and not hands.exists(edu.group_path(hands)):
+        raise not_applicable("this kernel has no VFIO groups")
+    if column in COMPAT_MODES and not hands.exists(Iommufd.PATH):
+        raise not_applicable("this kernel has no iommufd")
+
+
+@pytest.fixture
+def both_flows(hands: Process, edu: Device) -> None:
+    """For a rule about groups and cdevs together: a kernel may have only one of them."""
+    if not hands.exists(CDEVS):
+        raise not_applicable("this kernel has no VFIO device cdev")
+    if not hands.exists(edu.group_path(hands)):
+        raise not_applicable("this kernel has no VFIO groups")
+
+
+@pytest.fixture
+def edu(devices: Mapping[str, Device]) -> Device:
+    """An edu alone in its group, on the root bus: it cannot be reset."""
+    return devices["edu0"]
+
+
+@pytest.fixture
+def resettable(devices: Mapping[str, Device]) -> Device:
+    """An edu alone behind a root port: it can be reset."""
+    return devices["edu1"]
+
+
+@pytest.fixture
+def sibling(devices: Mapping[str, Device]) -> Device:
+    """An edu that shares its group with another edu and a network card."""
+    return devices["edu2"]
+
+
+@pytest.fixture
+def other_sibling(devices: Mapping[str, Device]) -> Device:
+    """The other edu of that group."""
+    return devices["edu3"]
+
+
+@pytest.fixture
+def nic(devices: Mapping[str, Device]) -> Device:
+    """The network card of that group; its own driver has it."""
+    return devices["nic0"]
+
+
+@pytest.fixture
+def release(testbed: Testbed) -> tuple[int, int]:
+    """Major and minor version of the kernel under test."""
+    major, minor = testbed.hands.read_text("/proc/sys/kernel/osrelease").split(".")[:2]
+    return int(major), int(minor.partition("-")[0])

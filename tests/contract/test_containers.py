@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""CON: the container of the group flow, type1's own or an iommufd that plays its part.
+
+Source: drivers/vfio/container.c, drivers/vfio/group.c and drivers/iommu/iommufd/vfio_compat.c.
+"""
+
+from contextlib import ExitStack
+from errno import EBADF, EBADFD, EBUSY, EINVAL, ENODEV
+
+import pytest
+
+from lab.agent.process import Process
+from lab.contract import Mode
+from lab.testing import contract, raises_errno
+from lab.vfio.device import Device
+from lab.vfio.edu import edu_of
+from lab.vfio.modes import (
+    COMPAT_MODES,
+    CONTAINER_MODES,
+    GROUP_MODES,
+    IOMMU_TYPES,
+    ContainerSpace,
+    joined_group,
+    open_container,
+    open_device,
+)
+from lab.vfio.uapi import ContainerRequest, Extension, GroupRequest, IommuType
+
+IOVA = 0x10_0000
+UNKNOWN_TYPE = 99
+
+
+@contract("CON-1", *GROUP_MODES)
+def test_check_extension_before_set_iommu(
+    process: Process, edu: Device, mode: Mode, release: tuple[int, int]
+) -> None:
+    """container.c: vfio_container_ioctl_check_extension() asks every driver that it has.
+
+    An iommufd has no address space for it before a group has joined: ENODEV for coherency.
+    """
+    nesting = (0,) if mode in COMPAT_MODES or release >= (6, 13) else (0, 1)
+    with open_container(process, mode) as container:
+        for there in (*IommuType, Extension.VFIO_UNMAP_ALL):
+            assert container.check_extension(there) == 1
+        assert container.check_extension(Extension.VFIO_TYPE1_NESTING_IOMMU) in nesting
+        expected = 1 if mode in COMPAT_MODES else 0
+        assert container.check_extension(Extension.VFIO_NOIOMMU_IOMMU) == expected
+        if mode in COMPAT_MODES:
+            with raises_errno(ENODEV):
+                container.check_extension(Extension.VFIO_DMA_CC_IOMMU)
+        else:
+            assert container.check_extension(Extension.VFIO_DMA_CC_IOMMU) == 0
+    del edu
+
+
+@contract("CON-2", *GROUP_MODES)
+def test_set_iommu_needs_a_group(process: Process, edu: Device, mode: Mode) -> None:
+    """EINVAL from a container, ENODEV from an iommufd; with a group it succeeds."""
+    kind = IOMMU_TYPES[mode]
+    with open_container(process, mode) as container:
+        with raises_errno(ENODEV if mode in COMPAT_MODES else EINVAL):
+            container.set_iommu(kind)
+        with edu.open_group(process) as group:
+            group.set_container(container)
+            container.set_iommu(kind)
+
+
+@contract("CON-2", *GROUP_MODES)
+@pytest.mark.parametrize("kind", [UNKNOWN_TYPE, Extension.VFIO_TYPE1_NESTING_IOMMU])
+def test_set_iommu_needs_a_type_that_the_kernel_has(
+    process: Process, edu: Device, mode: Mode, kind: int, release: tuple[int, int]
+) -> None:
+    """ENODEV: no driver of a container takes it; EINVAL from an iommufd, and from 6.12's type1
+    for nesting, which it still knows and the virtual IOMMU has not."""
+    expected = [EINVAL if mode in COMPAT_MODES else ENODEV]
+    if kind != UNKNOWN_TYPE and release < (6, 13):
+        expected.append(EINVAL)
+    with open_container(process, mode) as container, edu.open_group(process) as group:
+        group.set_container(container)
+        with raises_errno(*expected):
+            container.call(ContainerRequest.VFIO_SET_IOMMU, kind)
+        container.set_iommu(IOMMU_TYPES[mode])
+
+
+@contract("CON-2", *CONTAINER_MODES)
+def test_a_container_sets_its_iommu_once(process: Process, edu: Device, mode: Mode) -> None:
+    """container.c: vfio_ioctl_set_iommu(), `container->iommu_driver`."""
+    with joined_group(process, edu, mode) as (container, _):
+        for kind in IommuType:
+            with raises_errno(EINVAL):
+                container.set_iommu(kind)
+
+
+@contract("CON-2", *COMPAT_MODES)
+def test_an_iommufd_may_set_its_type_again(process: Process, edu: Device, mode: Mode) -> None:
+    """Type1 after type1v2 only while no device sees a mapping: iopt_disable_large_pages()."""
+    with (
+        joined_group(process, edu, mode) as (container, group),
+        group.get_device(edu.address),
+        process.mmap(4096) as page,
+    ):
+        container.set_iommu(IOMMU_TYPES[mode])
+        container.set_iommu(IommuType.VFIO_TYPE1v2_IOMMU)
+        space = ContainerSpace(container)
+        space.map(IOVA, page)
+        if mode is Mode.COMPAT_TYPE1V2:
+            with raises_errno(EINVAL):
+                container.set_iommu(IommuType.VFIO_TYPE1_IOMMU)
+        space.unmap(IOVA, page.length)
+        container.set_iommu(IommuType.VFIO_TYPE1_IOMMU)
+
+
+@contract("CON-3", *GROUP_MODES)
+def test_set_container_takes_a_container_once(process: Process, edu: Device, mode: Mode) -> None:
+    """group.c: vfio_group_ioctl_set_container()."""
+    with ExitStack() as stack:
+        group = stack.enter_context(edu.open_group(process))
+        container = stack.enter_context(open_container(process, mode))
+        closed = process.open("/dev/null").detach()
+        process.adopt(closed, "a closed file").close()
+        with raises_errno(EBADF):
+            group.call(GroupRequest.VFIO_GROUP_SET_CONTAINER, closed.to_bytes(4, "little"))
+        with raises_errno(EBADFD):
+            group.set_container(stack.enter_context(process.open("/dev/null")))
+        group.set_container(container)
+        with raises_errno(EINVAL):
+            group.set_container(container)
+        with raises_errno(EINVAL):
+            group.set_container(stack.enter_context(open_container(process, mode)))
+
+
+@contract("CON-4", *GROUP_MODES)
+def test_unset_container_needs_one(process: Process, edu: Device, mode: Mode) -> None:
+    """EINVAL with none; 0 with one; EINVAL again."""
+    with edu.open_group(process) as group, open_container(process, mode) as container:
+        with raises_errno(EINVAL):
+            group.unset_container()
+        group.set_container(container)
+        group.unset_container()
+        with raises_errno(EINVAL):
+            group.unset_container()
+
+
+@contract("CON-4", *GROUP_MODES)
+def test_unset_container_with_a_device_open(process: Process, edu: Device, mode: Mode) -> None:
+    """EBUSY from type1, `container_users`; an iommufd is held by the device itself: 0."""
+    with (
+        joined_group(process, edu, mode) as (_, group),
+        group.get_device(edu.address) as device,
+    ):
+        if mode in CONTAINER_MODES:
+            with raises_errno(EBUSY):
+                group.unset_container()
+            device.close()
+        group.unset_container()
+        if mode in COMPAT_MODES:
+            device.info()
+
+
+@contract("CON-5", *GROUP_MODES)
+@pytest.mark.parametrize("first_goes", [True, False], ids=["first-leaves", "second-leaves"])
+def test_two_groups_share_a_containers_mappings(
+    process: Process, edu: Device, resettable: Device, mode: Mode, first_goes: bool
+) -> None:
+    """One map call serves both devices; one of them goes, and the other's DMA still works."""
+    with ExitStack() as stack:
+        container, group = stack.enter_context(joined_group(process, edu, mode))
+        other_group = stack.enter_context(resettable.open_group(process))
+        other_group.set_container(container)
+        page = stack.enter_context(process.mmap(4096))
+        ContainerSpace(container).map(IOVA, page)
+        files = [group.get_device(edu.address), other_group.get_device(resettable.address)]
+        for file in files:
+            stack.enter_context(file)
+            file.enable_dma()
+        for number, file in enumerate(files):
+            with edu_of(file) as registers:
+                page.write(0, b"shared %d" % number)
+                registers.copy_in(IOVA, 8)
+                registers.copy_out(IOVA + 64, 8)
+                assert page.read(64, 8) == b"shared %d" % number
+        goes, stays = files if first_goes else reversed(files)
+        goes.close()
+        (group if first_goes else other_group).close()
+        with edu_of(stays) as registers:
+            registers.copy_out(IOVA + 128, 8)
+            assert page.read(128, 8).startswith(b"shared")
+
+
+@contract("CON-5", *GROUP_MODES)
+def test_mappings_live_as_long_as_the_device(process: Process, edu: Device, mode: Mode) -> None:
+    """Neither closing the container's file nor the group's takes the address space away."""
+    with open_device(process, edu, mode) as opened, process.mmap(4096) as page:
+        opened.device.enable_dma()
+        opened.space.map(IOVA, page)
+        page.write(0, b"still there")
+        assert isinstance(opened.space, ContainerSpace)
+        opened.space.container.close()
+        with edu_of(opened.device) as registers:
+            registers.copy_in(IOVA, 11)
+            registers.copy_out(IOVA + 64, 11)
+        assert page.read(64, 11) == b"still there"

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""DMA: what a device can reach, by transfers that really happen.
+
+A test that nothing is moved holds its positive control: the same transfer, allowed, moves the
+bytes. Blocked transfers are counted by QEMU's own trace of the virtual IOMMU, because the guest's
+kernel limits how many it reports.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lab.agent.memory import Mapping
+from lab.agent.process import Process
+from lab.contract import Mode
+from lab.guest import DmarFault, Guest
+from lab.testing import contract
+from lab.vfio.device import Device
+from lab.vfio.edu import BUFFER_SIZE, Edu, edu_of
+from lab.vfio.files import Iommufd
+from lab.vfio.modes import Opened, open_device
+from lab.vfio.uapi import PCI_COMMAND, PciCommand
+
+IOVA = 0x10_0000
+WORD = b"sixteen bytes..."
+
+
+@contextmanager
+def _working(process: Process, device: Device, mode: Mode) -> Iterator[tuple[Opened, Edu, Mapping]]:
+    """An edu with bus mastering on and `WORD` in its buffer, and a page that is mapped at IOVA."""
+    with (
+        open_device(process, device, mode) as opened,
+        edu_of(opened.device) as edu,
+        process.mmap(process.page_size) as page,
+    ):
+        opened.space.map(IOVA, page)
+        opened.device.enable_dma()
+        page.write(0, WORD)
+        edu.copy_in(IOVA, len(WORD))
+        yield opened, edu, page
+
+
+def _writes(edu: Edu, iova: int, page: Mapping) -> bool:
+    """Whether the device's write of `WORD` to `iova` reaches the start of `page`."""
+    page.write(0, bytes(len(WORD)))
+    edu.copy_out(iova, len(WORD))
+    found = page.read(0, len(WORD))
+    assert found in {WORD, bytes(len(WORD))}, f"neither written nor left alone: {found!r}"
+    return found == WORD
+
+
+def _only_blocked(
+    guest: Guest, device: Device, iova: int, before: int, *, write: bool = True
+) -> None:
+    """The IOMMU has reported, since `before`, the transfer of `WORD` at `iova` and nothing else.
+
+    QEMU breaks a transfer into accesses of 8 bytes, each of which faults.
+    """
+    new = guest.faults()[before:]
+    assert new, "the IOMMU reported no fault"
+    assert new[0] == DmarFault(device.requester, iova, write)
+    touched = {DmarFault(device.requester, iova + byte, write) for byte in range(len(WORD))}
+    assert set(new) <= touched
+
+
+@contract("DMA-1")
+def test_device_copies_through_mapped_memory(process: Process, edu: Device, mode: Mode) -> None:
+    """Memory to device to memory, nearly the device's whole buffer, at two mappings."""
+    data = bytes(range(256)) * 16
+    size = BUFFER_SIZE - 1
+    with (
+        open_device(process, edu, mode) as opened,
+        edu_of(opened.device) as registers,
+        process.mmap(process.page_size) as source,
+        process.mmap(process.page_size) as target,
+    ):
+        opened.device.enable_dma()
+        opened.space.map(IOVA, source)
+        opened.space.map(2 * IOVA, target)
+        source.write(0, data[:size])
+        registers.copy_in(IOVA, size)
+        registers.copy_out(2 * IOVA, size)
+        assert target.read(0, size) == data[:size]
+        assert target.read(size, 1) == b"\0"
+
+
+@contract("DMA-2")
+def test_unmapped_address_is_blocked(
+    guest: Guest, process: Process, edu: Device, mode: Mode
+) -> None:
+    """A page beside the mapped one does not exist for the device."""
+    with _working(process, edu, mode) as (_, registers, page):
+        before = len(guest.faults())
+        elsewhere = IOVA + process.page_size
+        assert not _writes(registers, elsewhere, page)
+        _only_blocked(guest, edu, elsewhere, before)
+        assert _writes(registers, IOVA, page)
+
+
+@contract("DMA-2")
+def test_unmap_ends_the_devices_access(
+    guest: Guest, process: Process, edu: Device, mode: Mode
+) -> None:
+    """The same address works before the unmap, and not after it: the IOTLB holds nothing back."""
+    with _working(process, edu, mode) as (opened, registers, page):
+        assert _writes(registers, IOVA, page)
+        before = len(guest.faults())
+        assert opened.space.unmap(IOVA, page.length) == page.length
+        assert not _writes(registers, IOVA, page)
+        _only_blocked(guest, edu, IOVA, before)
+        opened.space.map(IOVA, page)
+        assert _writes(registers, IOVA, page)
+
+
+@contract("DMA-2")
+def test_blocked_read_brings_nothing(
+    guest: Guest, process: Process, edu: Device, mode: Mode
+) -> None:
+    """The device does not get the bytes that were there."""
+    with _working(process, edu, mode) as (opened, registers, page):
+        secret = b"not for devices!"
+        page.write(0, secret)
+        opened.space.unmap(IOVA, page.length)
+        before = len(guest.faults())
+        registers.copy_in(IOVA, len(secret))
+        _only_blocked(guest, edu, IOVA, before, write=False)
+        opened.space.map(IOVA, page)
+        registers.copy_out(IOVA, len(secret))
+        assert page.read(0, len(secret)) != secret
+        page.write(0, secret)
+        registers.copy_in(IOVA, len(secret))
+        registers.copy_out(IOVA + 64, len(secret))
+        assert page.read(64, len(secret)) == secret
+
+
+@contract("DMA-2", Mode.IOMMUFD)
+def test_nothing_is_reached_before_the_first_attach_and_after_detach(
+    guest: Guest, process: Process, edu: Device
+) -> None:
+    """A device that is bound and not attached sits in a blocking domain."""
+    with (
+        Iommufd.open(process, Iommufd.PATH) as iommufd,
+        edu.open_cdev(process) as cdev,
+        process.mmap(process.page_size) as page,
+    ):
+        ioas = iommufd.ioas_alloc()
+        iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        cdev.bind(iommufd)
+        cdev.enable_dma()
+        with edu_of(cdev) as registers:
+            before = len(guest.faults())
+            page.write(0, WORD)
+            registers.copy_in(IOVA, len(WORD))
+            _only_blocked(guest, edu, IOVA, before, write=False)
+
+            cdev.attach(ioas)
+            page.write(0, WORD)
+            registers.copy_in(IOVA, len(WORD))
+            assert _writes(registers, IOVA, page)
+
+            cdev.detach_pt()
+            before = len(guest.faults())
+            assert not _writes(registers, IOVA, page)
+            _only_blocked(guest, edu, IOVA, before)
+
+
+@contract("DMA-4")
+def test_bus_mastering_is_off_when_a_device_is_opened(
+    guest: Guest, process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """Whoever left it on: a transfer moves nothing until it is set, and no fault tells of it."""
+    with hands.open(f"{edu.sysfs}/config") as config:
+        config.pwrite((_command(hands, edu) | PciCommand.MASTER).to_bytes(2, "little"), PCI_COMMAND)
+    assert PciCommand.MASTER in _command(hands, edu)
+    with (
+        open_device(process, edu, mode) as opened,
+        edu_of(opened.device) as registers,
+        process.mmap(process.page_size) as page,
+    ):
+        opened.space.map(IOVA, page)
+        assert PciCommand.MASTER not in opened.device.command
+        before = len(guest.faults())
+        page.write(0, WORD)
+        registers.copy_in(IOVA, len(WORD))
+        registers.copy_out(IOVA + 64, len(WORD))
+        assert page.read(64, len(WORD)) == bytes(len(WORD))
+        assert guest.faults()[before:] == []
+
+        opened.device.enable_dma()
+        registers.copy_in(IOVA, len(WORD))
+        registers.copy_out(IOVA + 64, len(WORD))
+        assert page.read(64, len(WORD)) == WORD
+
+
+@contract("DMA-4")
+def test_bus_mastering_is_off_again_after_close(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """drivers/vfio/pci/vfio_pci_core.c: vfio_pci_core_close_device() disables the device."""
+    with open_device(process, edu, mode) as opened:
+        opened.device.enable_dma()
+        assert PciCommand.MASTER in _command(hands, edu)
+    assert PciCommand.MASTER not in _command(hands, edu)
+    with open_device(process, edu, mode) as opened:
+        assert PciCommand.MASTER not in opened.device.command
+
+
+def _command(hands: Process, device: Device) -> PciCommand:
+    """The command register as the hardware has it, not as vfio-pci shows it."""
+    with hands.open(f"{device.sysfs}/config", 0) as config:
+        return PciCommand(int.from_bytes(config.pread(2, PCI_COMMAND), "little"))

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""MAP: what can be mapped for a device, and what unmapping takes away.
+
+Source: drivers/iommu/iommufd/io_pagetable.c, drivers/iommu/iommufd/vfio_compat.c and
+drivers/vfio/vfio_iommu_type1.c. Every refusal stands beside a mapping that is granted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EEXIST, EFAULT, EINVAL, ENOENT, EOPNOTSUPP, EOVERFLOW
+
+import pytest
+
+from lab.agent.memory import Mapping
+from lab.agent.process import Process
+from lab.contract import Mode
+from lab.testing import contract, raises_errno
+from lab.vfio.device import Device
+from lab.vfio.edu import Edu, edu_of
+from lab.vfio.modes import CONTAINER_MODES, AddressSpace, open_device
+from lab.vfio.uapi import MapFlag
+
+IOVA = 0x10_0000
+PAGE = 4096
+PAGES = 4
+MSI_WINDOW = 0xFEE0_0000
+TOP = 2**64 - PAGE
+BEYOND_ANY_WIDTH = 2**57
+UNKNOWN_FLAG = MapFlag(1 << 20)
+
+
+@contextmanager
+def _space(
+    process: Process, device: Device, mode: Mode
+) -> Iterator[tuple[AddressSpace, Edu, Mapping]]:
+    """The address space of an attached device, the device, and four pages to map."""
+    with (
+        open_device(process, device, mode) as opened,
+        edu_of(opened.device) as registers,
+        process.mmap(PAGES * PAGE) as memory,
+    ):
+        opened.device.enable_dma()
+        yield opened.space, registers, memory
+
+
+@contract("MAP-1")
+@pytest.mark.parametrize(
+    ("page", "pages"), [(0, 4), (0, 1), (3, 1), (1, 2)], ids=["whole", "head", "tail", "middle"]
+)
+def test_mappings_do_not_overlap(
+    process: Process, edu: Device, mode: Mode, page: int, pages: int
+) -> None:
+    """EEXIST, and the first mapping stays: the same pages go once it has been unmapped."""
+    with _space(process, edu, mode) as (space, _, memory):
+        space.map(IOVA, memory)
+        place = IOVA + page * PAGE
+        with raises_errno(EEXIST):
+            space.map_range(place, memory.address, pages * PAGE)
+        assert space.unmap(IOVA, memory.length) == memory.length
+        space.map_range(place, memory.address, pages * PAGE)
+
+
+@contract("MAP-2")
+@pytest.mark.parametrize(
+    ("iova", "offset", "length"),
+    [
+        pytest.param(IOVA + 1, 0, PAGE, id="iova"),
+        pytest.param(IOVA, 1, PAGE, id="address"),
+        pytest.param(IOVA, 0, PAGE + 1, id="length"),
+        pytest.param(IOVA, 0, 0, id="empty"),
+        pytest.param(MSI_WINDOW, 0, PAGE, id="msi-window"),
+        pytest.param(BEYOND_ANY_WIDTH, 0, PAGE, id="beyond-the-width"),
+    ],
+)
+def test_mapping_is_aligned_and_inside_the_allowed_ranges(
+    process: Process, edu: Device, mode: Mode, iova: int, offset: int, length: int
+) -> None:
+    """EINVAL; an aligned page below the MSI window is mapped."""
+    with _space(process, edu, mode) as (space, _, memory):
+        with raises_errno(EINVAL):
+            space.map_range(iova, memory.address + offset, length)
+        space.map_range(MSI_WINDOW - PAGE, memory.address, PAGE)
+
+
+@contract("MAP-3")
+def test_mapping_allows_a_read_or_a_write(process: Process, edu: Device, mode: Mode) -> None:
+    """Neither is EINVAL; either is enough."""
+    with _space(process, edu, mode) as (space, _, memory):
+        with raises_errno(EINVAL):
+            space.map(IOVA, memory, MapFlag(0))
+        space.map_range(IOVA, memory.address, PAGE, MapFlag.VFIO_DMA_MAP_FLAG_READ)
+        space.map_range(IOVA + PAGE, memory.address, PAGE, MapFlag.VFIO_DMA_MAP_FLAG_WRITE)
+
+
+@contract("MAP-4")
+def test_unknown_flag_is_refused(process: Process, edu: Device, mode: Mode) -> None:
+    """ioas.c: iommufd_ioas_map(); vfio_compat.c: iommufd_vfio_map_dma(); type1 likewise."""
+    expected = EOPNOTSUPP if mode is Mode.IOMMUFD else EINVAL
+    both = MapFlag.VFIO_DMA_MAP_FLAG_READ | MapFlag.VFIO_DMA_MAP_FLAG_WRITE
+    with _space(process, edu, mode) as (space, _, memory):
+        with raises_errno(expected):
+            space.map(IOVA, memory, both | UNKNOWN_FLAG)
+        space.map(IOVA, memory, both)
+
+
+@contract("MAP-5")
+def test_address_without_memory_is_refused(process: Process, edu: Device, mode: Mode) -> None:
+    """pages.c: pfn_reader_user_pin(); vfio_iommu_type1.c: vaddr_get_pfns(). Nothing stays."""
+    with _space(process, edu, mode) as (space, _, memory):
+        with process.mmap(PAGE) as gone:
+            address = gone.address
+        with raises_errno(EFAULT):
+            space.map_range(IOVA, address, PAGE)
+        space.map(IOVA, memory)
+
+
+@contract("MAP-6")
+def test_iova_and_size_do_not_wrap(
+    process: Process, edu: Device, mode: Mode, release: tuple[int, int]
+) -> None:
+    """EOVERFLOW. type1 answered EINVAL before 6.18, which a stable kernel may still do."""
+    expected = [EOVERFLOW]
+    if mode in CONTAINER_MODES and release < (6, 18):
+        expected.append(EINVAL)
+    with _space(process, edu, mode) as (space, _, memory):
+        with raises_errno(*expected):
+            space.map_range(TOP, memory.address, 2 * PAGE)
+        space.map(IOVA, memory)
+
+
+@contract("MAP-7", Mode.IOMMUFD, Mode.TYPE1V2, Mode.COMPAT_TYPE1V2)
+@pytest.mark.parametrize(
+    ("page", "pages"), [(0, 1), (1, 2), (3, 1)], ids=["head", "middle", "tail"]
+)
+def test_part_of_a_mapping_cannot_be_unmapped(
+    process: Process, edu: Device, mode: Mode, page: int, pages: int
+) -> None:
+    """io_pagetable.c: iopt_unmap_iova_range(); vfio_dma_do_unmap(): "must fully cover"."""
+    expected = EINVAL if mode is Mode.TYPE1V2 else ENOENT
+    with _space(process, edu, mode) as (space, registers, memory):
+        space.map(IOVA, memory)
+        with raises_errno(expected):
+            space.unmap(IOVA + page * PAGE, pages * PAGE)
+        assert _reached(registers, memory) == [True] * PAGES
+        assert space.unmap(IOVA, memory.length) == memory.length
+
+
+@contract("MAP-7", Mode.TYPE1)
+def test_type1_unmaps_the_whole_mapping_with_its_head(process: Process, edu: Device) -> None:
+    """vfio_dma_do_unmap(), the comment on v1: the head takes all, the middle nothing."""
+    with _space(process, edu, Mode.TYPE1) as (space, registers, memory):
+        space.map(IOVA, memory)
+        assert space.unmap(IOVA + PAGE, PAGE) == 0
+        assert _reached(registers, memory) == [True] * PAGES
+        assert space.unmap(IOVA, PAGE) == memory.length
+        assert _reached(registers, memory) == [False] * PAGES
+
+
+@contract("MAP-7", Mode.COMPAT_TYPE1)
+def test_compat_type1_splits_a_mapping(process: Process, edu: Device) -> None:
+    """vfio_compat.c: iopt_cut_iova() before the unmap, since large pages are disabled."""
+    with _space(process, edu, Mode.COMPAT_TYPE1) as (space, registers, memory):
+        space.map(IOVA, memory)
+        assert space.unmap(IOVA + PAGE, PAGE) == PAGE
+        assert _reached(registers, memory) == [True, False, True, True]
+        assert space.unmap(IOVA, PAGE) == PAGE
+        assert _reached(registers, memory) == [False, False, True, True]
+
+
+@contract("MAP-8", Mode.IOMMUFD)
+def test_unmapping_a_hole_of_an_ioas_is_an_error(process: Process, edu: Device) -> None:
+    """ioas.c: iommufd_ioas_unmap() and iopt_unmap_iova_range(): ENOENT."""
+    with _space(process, edu, Mode.IOMMUFD) as (space, registers, memory):
+        space.map(IOVA, memory)
+        with raises_errno(ENOENT):
+            space.unmap(2 * IOVA, PAGE)
+        assert _reached(registers, memory) == [True] * PAGES
+
+
+@contract("MAP-8", Mode.TYPE1V2, Mode.TYPE1, Mode.COMPAT_TYPE1V2, Mode.COMPAT_TYPE1)
+def test_unmapping_a_hole_of_a_container_removes_nothing(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """0 with size 0."""
+    with _space(process, edu, mode) as (space, registers, memory):
+        space.map(IOVA, memory)
+        assert space.unmap(2 * IOVA, PAGE) == 0
+        assert _reached(registers, memory) == [True] * PAGES
+
+
+@contract("MAP-9")
+def test_unmapping_a_superset_removes_what_is_there(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """Two mappings and the hole between them: the bytes of the two."""
+    with _space(process, edu, mode) as (space, registers, memory):
+        space.map_range(IOVA, memory.address, PAGE)
+        space.map_range(IOVA + 3 * PAGE, memory.address + 3 * PAGE, PAGE)
+        assert _reached(registers, memory) == [True, False, False, True]
+        assert space.unmap(IOVA, PAGES * PAGE) == 2 * PAGE
+        assert _reached(registers, memory) == [False] * PAGES
+
+
+@contract("MAP-9")
+def test_everything_can_be_unmapped_at_once(process: Process, edu: Device, mode: Mode) -> None:
+    """Also when there is nothing."""
+    with _space(process, edu, mode) as (space, registers, memory):
+        space.map_range(IOVA, memory.address, PAGE)
+        space.map_range(IOVA + 3 * PAGE, memory.address + 3 * PAGE, PAGE)
+        space.unmap_all()
+        assert _reached(registers, memory) == [False] * PAGES
+        space.unmap_all()
+        space.map(IOVA, memory)
+
+
+@contract("MAP-11")
+def test_mapping_pins_the_page_and_not_the_address(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """After munmap, and after other memory took the address, the device reads the old bytes."""
+    with _space(process, edu, mode) as (space, registers, memory):
+        with process.mmap(PAGE) as page:
+            page.write(0, b"the old bytes")
+            space.map(IOVA, page)
+        with process.mmap(PAGE) as other:
+            other.write(0, b"other memory!")
+            space.map(2 * IOVA, memory)
+            registers.copy_in(IOVA, 13)
+            registers.copy_out(2 * IOVA, 13)
+            assert memory.read(0, 13) == b"the old bytes"
+
+
+def _reached(registers: Edu, memory: Mapping) -> list[bool]:
+    """Which of the pages of `memory` the device reaches where they were mapped from IOVA on."""
+    found = []
+    for page in range(PAGES):
+        place = page * PAGE
+        memory.write(place, b"host")
+        registers.copy_out(IOVA + place, 4)
+        written = memory.read(place, 4)
+        found.append(written != b"host")
+    return found
