@@ -29,6 +29,9 @@ class Register(IntEnum):
 
     IDENTITY = 0x00
     LIVENESS = 0x04
+    INTERRUPT_STATUS = 0x24
+    INTERRUPT_RAISE = 0x60
+    INTERRUPT_ACKNOWLEDGE = 0x64
     SOURCE = 0x80
     DESTINATION = 0x88
     COUNT = 0x90
@@ -55,6 +58,14 @@ class Edu:
         """The liveness check: the device gives back every bit of `value` inverted."""
         self._registers.store(Register.LIVENESS, 4, value)
         return self._registers.load(Register.LIVENESS, 4)
+
+    def raise_interrupt(self, bits: int = 1) -> None:
+        """Set bits of the interrupt status; the line stays up while any is set."""
+        self._registers.store(Register.INTERRUPT_RAISE, 4, bits)
+
+    def acknowledge(self, bits: int = 1) -> None:
+        """Clear bits of the interrupt status."""
+        self._registers.store(Register.INTERRUPT_ACKNOWLEDGE, 4, bits)
 
     def copy_in(self, iova: int, count: int, offset: int = 0) -> None:
         """Let the device read `count` bytes at `iova` into its buffer, and wait for the end."""

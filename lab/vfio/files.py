@@ -5,6 +5,8 @@ All are open files of a process in the guest; their calls raise RemoteError, who
 kernel's answer.
 """
 
+import ctypes
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Self
 
@@ -16,15 +18,21 @@ from lab.vfio.uapi import (
     DeviceRequest,
     GroupFlag,
     GroupRequest,
+    HwptFlag,
     IoasMapFlag,
     IommuDestroy,
     IommufdRequest,
+    IommuHwptAlloc,
     IommuIoasAlloc,
+    IommuIoasIovaRanges,
     IommuIoasMap,
     IommuIoasUnmap,
+    IommuIovaRange,
     IommuType,
+    IrqSetFlag,
     MapFlag,
     PciCommand,
+    PciIrq,
     PciRegion,
     UnmapFlag,
     VfioDeviceAttachIommufdPt,
@@ -34,10 +42,13 @@ from lab.vfio.uapi import (
     VfioGroupStatus,
     VfioIommuType1DmaMap,
     VfioIommuType1DmaUnmap,
+    VfioIrqInfo,
+    VfioIrqSet,
     VfioRegionInfo,
 )
 
 NO_FLAG = UnmapFlag(0)
+NO_HWPT_FLAG = HwptFlag(0)
 READ_WRITE = MapFlag.VFIO_DMA_MAP_FLAG_READ | MapFlag.VFIO_DMA_MAP_FLAG_WRITE
 
 
@@ -90,6 +101,24 @@ class Iommufd(VfioFile):
         self.call(IommufdRequest.IOMMU_IOAS_UNMAP, unmap)
         return unmap.length
 
+    def iova_ranges(self, ioas: int, room: int = 16) -> list[tuple[int, int]]:
+        """First and last address of each range that may be mapped, where `room` are enough."""
+        ranges = (IommuIovaRange * room)()
+        length = max(ctypes.sizeof(ranges), 1)
+        with self.process.mmap(length) as memory:
+            request = IommuIoasIovaRanges(
+                ioas_id=ioas, num_iovas=room, allowed_iovas=memory.address
+            )
+            self.call(IommufdRequest.IOMMU_IOAS_IOVA_RANGES, request)
+            ranges = type(ranges).from_buffer_copy(memory.read(0, ctypes.sizeof(ranges)))
+        return [(each.start, each.last) for each in ranges[: request.num_iovas]]
+
+    def hwpt_alloc(self, device: int, ioas: int, flags: HwptFlag = NO_HWPT_FLAG) -> int:
+        """A page table of its own for a device, over an IOAS; its id."""
+        request = IommuHwptAlloc(flags=flags, dev_id=device, pt_id=ioas)
+        self.call(IommufdRequest.IOMMU_HWPT_ALLOC, request)
+        return request.out_hwpt_id
+
     def destroy(self, identity: int) -> None:
         """Destroy an object by its id; EBUSY while it is in use."""
         self.call(IommufdRequest.IOMMU_DESTROY, IommuDestroy(id=identity))
@@ -130,6 +159,34 @@ class DeviceFile(VfioFile):
         region = VfioRegionInfo(index=index)
         self.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, region)
         return region
+
+    def irq(self, index: PciIrq) -> VfioIrqInfo:
+        info = VfioIrqInfo(index=index)
+        self.call(DeviceRequest.VFIO_DEVICE_GET_IRQ_INFO, info)
+        return info
+
+    def set_irqs(
+        self,
+        index: PciIrq,
+        action: IrqSetFlag,
+        *,
+        start: int = 0,
+        count: int = 1,
+        eventfds: Sequence[int] = (),
+    ) -> None:
+        """SET_IRQS with eventfds, -1 for none, or with no data and `count` vectors."""
+        data = b"".join(fd.to_bytes(4, "little", signed=True) for fd in eventfds)
+        kind = IrqSetFlag.VFIO_IRQ_SET_DATA_NONE
+        if eventfds:
+            kind, count = IrqSetFlag.VFIO_IRQ_SET_DATA_EVENTFD, len(eventfds)
+        head = VfioIrqSet(
+            argsz=ctypes.sizeof(VfioIrqSet) + len(data),
+            flags=kind | action,
+            index=index,
+            start=start,
+            count=count,
+        )
+        self.call(DeviceRequest.VFIO_DEVICE_SET_IRQS, bytes(head) + data)
 
     def reset(self) -> None:
         self.call(DeviceRequest.VFIO_DEVICE_RESET)

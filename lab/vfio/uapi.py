@@ -89,6 +89,32 @@ class PciRegion(IntEnum):
     VFIO_PCI_CONFIG_REGION_INDEX = 7
 
 
+class DeviceFlag(IntFlag):
+    VFIO_DEVICE_FLAGS_RESET = 1
+    VFIO_DEVICE_FLAGS_PCI = 2
+
+
+class PciIrq(IntEnum):
+    """Indices of a PCI device's interrupt types."""
+
+    VFIO_PCI_INTX_IRQ_INDEX = 0
+    VFIO_PCI_MSI_IRQ_INDEX = 1
+    VFIO_PCI_MSIX_IRQ_INDEX = 2
+    VFIO_PCI_ERR_IRQ_INDEX = 3
+    VFIO_PCI_REQ_IRQ_INDEX = 4
+
+
+class IrqSetFlag(IntFlag):
+    """What SET_IRQS is given, and what it shall do with it."""
+
+    VFIO_IRQ_SET_DATA_NONE = 1
+    VFIO_IRQ_SET_DATA_BOOL = 2
+    VFIO_IRQ_SET_DATA_EVENTFD = 4
+    VFIO_IRQ_SET_ACTION_MASK = 8
+    VFIO_IRQ_SET_ACTION_UNMASK = 16
+    VFIO_IRQ_SET_ACTION_TRIGGER = 32
+
+
 class MapFlag(IntFlag):
     """Rights that a type1 mapping gives to the device."""
 
@@ -172,6 +198,29 @@ class VfioRegionInfo(Structure):
     cap_offset: int
     size: int
     offset: int
+
+
+class VfioIrqInfo(Structure):
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("index", c_uint32),
+        ("count", c_uint32),
+    )
+    flags: int
+    count: int
+
+
+class VfioIrqSet(Structure):
+    """Its data, eventfds or booleans, stand behind it and count in `argsz`."""
+
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("index", c_uint32),
+        ("start", c_uint32),
+        ("count", c_uint32),
+    )
 
 
 class VfioDeviceBindIommufd(Structure):

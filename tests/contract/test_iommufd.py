@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""IOAS: the objects of an iommufd, and what a bound device is attached to.
+
+Source: drivers/vfio/iommufd.c, drivers/iommu/iommufd/device.c and drivers/iommu/iommufd/ioas.c.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EBUSY, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP
+
+import pytest
+
+from lab.agent.process import Process
+from lab.contract import Mode
+from lab.testing import contract, raises_errno
+from lab.vfio.device import Device
+from lab.vfio.edu import edu_of
+from lab.vfio.files import Cdev, Iommufd
+from lab.vfio.uapi import DeviceRequest, HwptFlag, VfioDeviceAttachIommufdPt
+
+IOVA = 0x10_0000
+MSI_WINDOW = (0xFEE0_0000, 0xFEEF_FFFF)
+NO_OBJECT = 0xFFFF
+
+
+@contextmanager
+def _bound(process: Process, device: Device) -> Iterator[tuple[Iommufd, Cdev, int]]:
+    """An iommufd, a file that is bound to it, and the device's id there."""
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, device.open_cdev(process) as cdev:
+        yield iommufd, cdev, cdev.bind(iommufd)
+
+
+@contract("IOAS-1", Mode.IOMMUFD)
+def test_attach_takes_an_ioas(process: Process, edu: Device) -> None:
+    """device.c: iommufd_device_change_pt(). An unknown id, a device's id, an unknown flag."""
+    with _bound(process, edu) as (iommufd, cdev, device):
+        ioas = iommufd.ioas_alloc()
+        with raises_errno(ENOENT):
+            cdev.attach(NO_OBJECT)
+        with raises_errno(EINVAL):
+            cdev.attach(device)
+        request = VfioDeviceAttachIommufdPt(flags=1 << 31, pt_id=ioas)
+        with raises_errno(EINVAL):
+            cdev.call(DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT, request)
+        iommufd.destroy(ioas)
+        ioas = iommufd.ioas_alloc()
+        cdev.attach(ioas)
+
+
+@contract("IOAS-2", Mode.IOMMUFD)
+def test_attach_replaces_and_detach_repeats(process: Process, edu: Device) -> None:
+    """After an ATTACH to another IOAS the device uses that one, at the same IOVA."""
+    with (
+        _bound(process, edu) as (iommufd, cdev, _),
+        process.mmap(4096) as first,
+        process.mmap(4096) as second,
+        edu_of(cdev) as registers,
+    ):
+        spaces = [iommufd.ioas_alloc(), iommufd.ioas_alloc()]
+        for ioas, page, text in zip(spaces, (first, second), (b"first", b"other"), strict=True):
+            page.write(0, text)
+            iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        cdev.attach(spaces[0])
+        cdev.attach(spaces[0])
+        cdev.enable_dma()
+        registers.copy_in(IOVA, 5)
+        cdev.attach(spaces[1])
+        registers.copy_out(IOVA + 64, 5)
+        assert (first.read(64, 5), second.read(64, 5)) == (bytes(5), b"first")
+        iommufd.destroy(spaces[0])
+        cdev.detach_pt()
+        cdev.detach_pt()
+        iommufd.destroy(spaces[1])
+
+
+@contract("IOAS-3", Mode.IOMMUFD)
+def test_what_is_in_use_is_not_destroyed(process: Process, edu: Device) -> None:
+    """EBUSY for the device, the IOAS and its page table, and the device works on."""
+    with (
+        _bound(process, edu) as (iommufd, cdev, device),
+        process.mmap(4096) as page,
+        edu_of(cdev) as registers,
+    ):
+        ioas = iommufd.ioas_alloc()
+        table = iommufd.hwpt_alloc(device, ioas)
+        cdev.attach(table)
+        for used in (device, ioas, table):
+            with raises_errno(EBUSY):
+                iommufd.destroy(used)
+        iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        page.write(0, b"in use")
+        cdev.enable_dma()
+        registers.copy_in(IOVA, 6)
+        registers.copy_out(IOVA + 64, 6)
+        assert page.read(64, 6) == b"in use"
+        cdev.detach_pt()
+        iommufd.destroy(table)
+        iommufd.destroy(ioas)
+
+
+@contract("IOAS-4", Mode.IOMMUFD)
+def test_iova_ranges_spare_the_msi_window(process: Process, edu: Device) -> None:
+    """iopt_table_enforce_dev_resv_regions(). Before the first attach everything is allowed.
+
+    The top is 2^n - 1, n being what the virtual IOMMU can translate.
+    """
+    with _bound(process, edu) as (iommufd, cdev, _):
+        ioas = iommufd.ioas_alloc()
+        assert iommufd.iova_ranges(ioas) == [(0, 2**64 - 1)]
+        cdev.attach(ioas)
+        low, high = iommufd.iova_ranges(ioas)
+        assert low == (0, MSI_WINDOW[0] - 1)
+        assert high[0] == MSI_WINDOW[1] + 1
+        width = (high[1] + 1).bit_length() - 1
+        assert high[1] + 1 == 1 << width
+        assert width in {39, 48, 57}
+        with raises_errno(EMSGSIZE):
+            iommufd.iova_ranges(ioas, room=1)
+
+
+@contract("IOAS-5", Mode.IOMMUFD)
+@pytest.mark.parametrize("flag", HwptFlag)
+def test_page_table_that_the_iommu_lacks_is_refused(
+    process: Process, edu: Device, flag: HwptFlag
+) -> None:
+    """EOPNOTSUPP where the virtual IOMMU has no scalable mode; a plain one is given."""
+    with _bound(process, edu) as (iommufd, _, device):
+        ioas = iommufd.ioas_alloc()
+        with raises_errno(EOPNOTSUPP):
+            iommufd.hwpt_alloc(device, ioas, flag)
+        iommufd.destroy(iommufd.hwpt_alloc(device, ioas))
