@@ -85,6 +85,7 @@ class Opened:
 
     device: DeviceFile
     space: AddressSpace
+    group: Group | None = None  # the file that it came from, in the group flow
 
 
 def container_path(mode: Mode) -> str:
@@ -128,4 +129,4 @@ def open_device(process: Process, device: Device, mode: Mode) -> Iterator[Opened
         joined_group(process, device, mode) as (container, group),
         group.get_device(device.address) as file,
     ):
-        yield Opened(file, ContainerSpace(container))
+        yield Opened(file, ContainerSpace(container), group)

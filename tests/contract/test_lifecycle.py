@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""LIFE: a driver that goes while a file is open, and processes that are killed.
+
+Source: drivers/vfio/vfio_main.c, vfio_unregister_group_dev(), and the files' release functions.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from errno import ENODEV, ENOENT
+from itertools import islice
+from os import O_WRONLY
+from select import POLLIN
+from signal import SIGKILL
+from struct import pack
+
+from lab.agent.process import AT_FDCWD, Process, RemoteFile, path_bytes
+from lab.agent.protocol import Buf, Call, Imm, Program, Reg, Syscall
+from lab.contract import Mode
+from lab.deadline import Deadline
+from lab.guest import Guest
+from lab.testing import contract, raises_errno
+from lab.vfio.device import VFIO_PCI, Device
+from lab.vfio.edu import BUFFER, Command, Edu, edu_of
+from lab.vfio.files import Cdev, Container, DeviceFile, Group, Iommufd
+from lab.vfio.modes import IOMMU_TYPES, container_path, open_device
+from lab.vfio.uapi import IrqSetFlag, PciCommand, PciIrq
+
+IOVA = 0x10_0000
+SOON = 5.0  # seconds
+
+
+def _unbind(device: Device) -> Program:
+    """Take the device from its driver; the write returns when the driver has let it go."""
+    path, name = path_bytes(f"{device.sysfs}/driver/unbind"), device.address.encode()
+    place = (Imm(AT_FDCWD), Buf(path, returned=False), Imm(O_WRONLY), Imm(0))
+    return Program(
+        setup=(
+            Call(Syscall.OPENAT, place, register=0),
+            Call(Syscall.WRITE, (Reg(0), Buf(name, returned=False), Imm(len(name)))),
+            Call(Syscall.CLOSE, (Reg(0),)),
+        )
+    )
+
+
+def _came(event: RemoteFile) -> bool:
+    pollfd = bytearray(pack("<ihh", event.fd, POLLIN, 0))
+    return event.process.syscall(Syscall.POLL, pollfd, 1, int(SOON * 1000)) == 1
+
+
+@contract("LIFE-1")
+def test_unbind_waits_for_the_file_that_is_open(
+    process: Process, new_process: Callable[[], Process], hands: Process, edu: Device, mode: Mode
+) -> None:
+    """The request eventfd fires, the old file works, nobody gets a new one, closing ends it."""
+    cdev_path, group_path = edu.cdev_path(hands), edu.group_path(hands)
+    unbinder = new_process()
+    try:
+        with process.eventfd() as event, open_device(process, edu, mode) as opened:
+            opened.device.set_irqs(
+                PciIrq.VFIO_PCI_REQ_IRQ_INDEX,
+                IrqSetFlag.VFIO_IRQ_SET_ACTION_TRIGGER,
+                eventfds=[event.fd],
+            )
+            going = unbinder.start(_unbind(edu), timeout=60)
+            assert _came(event), "nobody was asked to let the device go"
+            assert not going.done(within=0.2)
+            with edu_of(opened.device) as registers:
+                assert registers.inverted(0) == 0xFFFF_FFFF
+            with raises_errno(ENOENT):
+                Cdev.open(hands, cdev_path)
+            if opened.group:
+                with raises_errno(ENODEV):
+                    opened.group.get_device(edu.address)
+            assert not going.done()
+        results = going.wait().rounds[0].setup
+        assert [result.errno for result in results] == [0, 0, 0]
+        assert edu.driver(hands) is None
+        with raises_errno(ENOENT):
+            Group.open(hands, group_path)
+    finally:
+        edu.set_driver(hands, VFIO_PCI)
+
+
+def _iommufd_flow(process: Process, device: Device) -> Iterator[DeviceFile | None]:
+    """The cdev flow, one step at a time. Nobody closes anything."""
+    iommufd = Iommufd.open(process, Iommufd.PATH)
+    yield None
+    cdev = device.open_cdev(process)
+    yield None
+    cdev.bind(iommufd)
+    yield cdev
+    ioas = iommufd.ioas_alloc()
+    yield cdev
+    cdev.attach(ioas)
+    yield cdev
+    page = process.mmap(process.page_size)
+    iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+    yield cdev
+
+
+def _group_flow(process: Process, device: Device, mode: Mode) -> Iterator[DeviceFile | None]:
+    """The group flow, likewise."""
+    container = Container.open(process, container_path(mode))
+    yield None
+    group = device.open_group(process)
+    yield None
+    group.set_container(container)
+    yield None
+    container.set_iommu(IOMMU_TYPES[mode])
+    yield None
+    page = process.mmap(process.page_size)
+    container.map_dma(IOVA, page.address, page.length)
+    yield None
+    yield group.get_device(device.address)
+
+
+def _flow(process: Process, device: Device, mode: Mode) -> Iterator[None]:
+    """All of a mode's steps, and then a transfer that is under way."""
+    file: DeviceFile | None = None
+    steps = (
+        _iommufd_flow(process, device)
+        if mode is Mode.IOMMUFD
+        else _group_flow(process, device, mode)
+    )
+    for reached in steps:
+        file = reached
+        yield
+    assert file is not None
+    registers = file.map_bar(0)
+    yield
+    file.enable_dma()
+    yield
+    Edu(registers).start(BUFFER, IOVA, 64, Command.RUN | Command.TO_MEMORY)
+    yield
+
+
+def _kill(hands: Process, process: Process) -> None:
+    """SIGKILL, and wait until the kernel has cleared up."""
+    hands.syscall(Syscall.KILL, process.pid, SIGKILL)
+    deadline = Deadline.after(SOON)
+    while hands.exists(f"/proc/{process.pid}"):
+        assert not deadline.passed, "the killed process is still there"
+        time.sleep(0.01)
+
+
+@contract("LIFE-3")
+def test_killed_process_leaves_nothing_behind(
+    guest: Guest,
+    new_process: Callable[[], Process],
+    process: Process,
+    hands: Process,
+    edu: Device,
+    mode: Mode,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """After each step of the flow: the device can be had in both flows, and is as it was new."""
+    number, finished = 0, False
+    before = len(guest.faults())
+    while not finished:
+        number += 1
+        victim = new_process()
+        steps = _flow(victim, edu, mode)
+        finished = len(list(islice(steps, number))) < number
+        _kill(hands, victim)
+        edu.open_group(process).close()
+        with open_device(process, edu, mode) as opened:
+            assert PciCommand.MASTER not in opened.device.command
+    assert guest.faults()[before:] == []
+    record_property("steps", number - 1)
