@@ -31,8 +31,15 @@ BUILD_SPACE = 6 * 10**9  # bytes: the package, the source, the objects of one bu
 RUN_SPACE = 200 * 10**6  # bytes: the evidence of a long run
 _OVERHEAD = 300 << 20  # bytes that QEMU takes beside the guest's memory
 _UNITS = {"M": 1 << 20, "G": 1 << 30}
-_OPTIONAL = {"python3-venv", "ccache", "libcap-dev", "uuid-dev"}  # no run fails without them
-_EVERY_RUN = {"gcc", "musl-tools", "cpio"}  # also one that builds nothing
+# no run fails without them
+_OPTIONAL = {"python3-venv", "ccache", "libcap-dev", "uuid-dev", "cpio"}
+    "python3-venv",
+    "ccache",
+    "libcap-dev",
+    "uuid-dev",
+    "cpio",
+}  # no run fails without them
+_EVERY_RUN = {"gcc", "musl-tools"}  # also one that builds nothing
 _ALWAYS = ("pvpanic", "virtio-net-pci")  # QEMU's devices that every guest has
 
 

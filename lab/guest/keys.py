@@ -3,8 +3,6 @@
 
 import os
 import struct
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from lab.image import cpio
+
 _ALGORITHM = "ssh-ed25519"
-FOLDER = Path("etc/vfio-lab")  # where the image's init looks for them
+FOLDER = "etc/vfio-lab"  # where the image's init looks for them
 PRIVATE = "id_ed25519"
 ARCHIVE = "keys.cpio"
 
@@ -55,19 +55,12 @@ class Keys:
     @cached_property
     def archive(self) -> bytes:
         """A cpio archive that the kernel unpacks before the image's initramfs."""
-        with tempfile.TemporaryDirectory(prefix="vfio-lab-keys-") as name:
-            folder = Path(name) / FOLDER
-            folder.mkdir(parents=True)
-            (folder / "authorized_keys").write_bytes(self.authorized)
-            (folder / "dropbear_host_key").write_bytes(self.host)
-            names = [FOLDER / "authorized_keys", FOLDER / "dropbear_host_key"]
-            return subprocess.run(
-                ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"],
-                cwd=name,
-                input="\n".join(map(str, [FOLDER.parent, FOLDER, *names])).encode(),
-                stdout=subprocess.PIPE,
-                check=True,
-            ).stdout
+        return cpio.archive(
+            [
+                cpio.file(f"{FOLDER}/authorized_keys", self.authorized),
+                cpio.file(f"{FOLDER}/dropbear_host_key", self.host, 0o600),
+            ]
+        )
 
 
 def _for_us_alone(path: str, flags: int) -> int:
