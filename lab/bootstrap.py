@@ -282,8 +282,11 @@ def _make_venv(root: Path, recipe: Callable[[], bytes], log: IO[str], lock: IO[b
         _run([interpreter(), "-m", "venv", "--clear", str(venv)], log, lock)
         made_from = recipe()
     with _step("installing the lab's Python packages into .venv"):
-        pip = [str(venv / "bin/python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        python = str(venv / "bin/python")
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input"]
         _run([*pip, "install", "--progress-bar=off", "--editable", f"{root}[dev]"], log, lock)
+        # Python would do it at the first use, but not for a user who may not write here.
+        _run([python, "-m", "compileall", "-q", f"{root}/lab"], log, lock)
     (venv / "stamp").write_bytes(made_from)
 
 

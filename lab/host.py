@@ -33,12 +33,6 @@ _OVERHEAD = 300 << 20  # bytes that QEMU takes beside the guest's memory
 _UNITS = {"M": 1 << 20, "G": 1 << 30}
 # no run fails without them
 _OPTIONAL = {"python3-venv", "ccache", "libcap-dev", "uuid-dev", "cpio"}
-    "python3-venv",
-    "ccache",
-    "libcap-dev",
-    "uuid-dev",
-    "cpio",
-}  # no run fails without them
 _EVERY_RUN = {"gcc", "musl-tools"}  # also one that builds nothing
 _ALWAYS = ("pvpanic", "virtio-net-pci")  # QEMU's devices that every guest has
 
