@@ -6,7 +6,7 @@ leave behind stays in the run's folder.
 """
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,7 @@ class Cell:
         if not self._testbed:
             self.boot_ahead()
             assert self._coming is not None
+            wait([self._coming])  # who is interrupted here leaves it to `discard`
             coming, self._coming = self._coming, None
             self._testbed = coming.result()
         return self._testbed

@@ -37,6 +37,7 @@ class Session:
         self.folder = RunFolder.create(out)
         self.cell: Cell | None = None
         self._started = time.time()
+        self._ended: float | None = None
         self._tests: list[TestRecord] = []
         self._trouble: list[Trouble] = []
         self._figures: dict[str, float] = {}
@@ -96,6 +97,7 @@ class Session:
                 self.cell.__exit__(None, None, None)
         except LabError as error:
             self.add_trouble(error)
+        self._ended = time.time()
         self.write()
         return self.record()
 
@@ -108,7 +110,7 @@ class Session:
         record = RunRecord(
             version=version("vfio-lab"),
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
-            seconds=round(time.time() - self._started, 3),
+            seconds=round((self._ended or time.time()) - self._started, 3),
             accel=self._accelerator,
             selection=self._selection,
             host={

@@ -43,7 +43,8 @@ class Watch:
 
     def end(self) -> Judgement:
         """Its verdict. The guest is thrown away unless it is as it was."""
-        worst = max([judge(None, None), *self._judgements], key=lambda each: each.verdict.severity)
+        judgements = self._judgements or [judge(None, None)]
+        worst = max(judgements, key=lambda each: each.verdict.severity)
         testbed = self._testbed
         if testbed and worst.verdict not in (Verdict.GUEST_LOST, Verdict.LAB_ERROR):
             worst = self._afterwards(testbed, worst)
@@ -73,6 +74,9 @@ class Watch:
         except GuestLost as silent:
             if not isinstance(error, GuestLost):
                 self._judgements.append(judge(testbed.guest.why_lost(silent.message), None))
+            return
+        if stuck := testbed.guest.stuck_interrupt():
+            self._judgements.append(judge(GuestLost(f"during the test: {stuck}"), None))
 
     def _lost(self) -> GuestLost | None:
         if self._testbed and not self._testbed.guest.alive:

@@ -12,6 +12,7 @@ from lab.guest.accel import Accelerator
 from lab.guest.keys import ARCHIVE, PRIVATE
 from lab.guest.qemu import Qemu
 
+X2APIC = (9, 0)  # the first QEMU whose TCG has it
 INITRAMFS = "initramfs"  # in the guest's folder, where QEMU is started
 
 COMMAND_LINE = (
@@ -75,7 +76,7 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         # every blocked DMA, where the guest's kernel prints ten in five seconds at the most
         *(["-trace", "vtd_dmar_fault"] if machine.iommu else []),
         # it must stand before the devices that it translates for
-        *(["-device", _iommu(machine.iommu, qemu)] if machine.iommu else []),
+        *(["-device", _iommu(machine.iommu, qemu, accelerator)] if machine.iommu else []),
         *_devices(present(machine, qemu)),
         # The lab's own card comes last, so that it moves no device under test; port 0 lets
         # the host choose one that is free.
@@ -105,9 +106,13 @@ def script(argv: Sequence[str], image: Path) -> str:
     )
 
 
-def _iommu(iommu: Iommu, qemu: Qemu) -> str:
+def _iommu(iommu: Iommu, qemu: Qemu, accelerator: Accelerator) -> str:
     words = ["intel-iommu", f"intremap={_on(iommu.interrupt_remapping)}"]
     words.append(f"caching-mode={_on(iommu.caching_mode)}")
+    if iommu.interrupt_remapping and accelerator is Accelerator.TCG and qemu.version >= X2APIC:
+        # Without it the guest's kernel stays in xAPIC mode, in which TCG on a busy host was seen to
+        # leave an interrupt in service for ever: that CPU takes no other one, not even its timer's.
+        words.append("eim=on")
     if iommu.scalable:
         name = qemu.iommu_property(*SCALABLE_MODE)
         if not name:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lab.config import Device
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
-from lab.guest import splats
+from lab.guest import apic, splats
 from lab.guest.accel import Accelerator, Memory
 from lab.guest.argv import INITRAMFS, Boot, arguments, present, script
 from lab.guest.keys import Keys
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lab.guest.ssh import Connection
 
 READY = "vfio-lab: ready"  # what the image's init prints once its SSH server listens
+TIMER_LOST = "Possible timer handling issue on cpu="  # what RCU makes of it, after 21 s
 _DYING = 5.0  # seconds from the first sign of a guest's death to QEMU's end
 
 
@@ -43,6 +44,10 @@ class Hypervisor:
     qemu: Qemu
     memory: Memory  # of whether KVM works
     loop: Loop
+
+
+class TimerLost(Exception):
+    """TCG lost the timer of a CPU: nothing is wrong with the kernel, and its next boot is fine."""
 
 
 class KvmUnusable(Exception):
@@ -88,6 +93,12 @@ class Guest:
             for sid, address, write in re.findall(pattern, text, re.MULTILINE)
         ]
 
+    def stuck_interrupt(self) -> str | None:
+        """What keeps an emulated CPU from taking interrupts, in words, or None."""
+        if self.accelerator is Accelerator.KVM:
+            return None
+        return apic.stuck_interrupt(self.monitor, len(self.monitor.execute("query-cpus-fast")))
+
     def printed_since(self, start: int) -> str:
         """What is on the console from byte `start` on, all of what was printed before this call."""
         self._loop.settle()
@@ -124,7 +135,9 @@ def boot(order: Boot, hypervisor: Hypervisor, folder: Path, deadline: Deadline) 
     """
     memory = hypervisor.memory
     refused = ""
-    for accelerator in memory.candidates():
+    candidates = memory.candidates()
+    while candidates:
+        accelerator = candidates.pop(0)
         with ExitStack() as stack:
             try:
                 guest = stack.enter_context(
@@ -132,6 +145,9 @@ def boot(order: Boot, hypervisor: Hypervisor, folder: Path, deadline: Deadline) 
                 )
             except KvmUnusable as error:
                 refused = str(error)
+                continue
+            except TimerLost:
+                candidates.insert(0, accelerator)  # until its time is up
                 continue
             if refused:
                 memory.learn(kvm=False, why=refused)
@@ -185,9 +201,18 @@ def _boot_with(
 
 def _await_ready(running: Running, accelerator: Accelerator, deadline: Deadline) -> None:
     console = running.console
-    console.wait_until(lambda: READY in console.text() or running.monitor.saw("STOP"), deadline)
+    emulated = accelerator is Accelerator.TCG
+
+    def decided() -> bool:
+        text = console.text()
+        timer_lost = emulated and TIMER_LOST in text
+        return READY in text or timer_lost or running.monitor.saw("STOP")
+
+    console.wait_until(decided, deadline)
     if READY in console.text():
         return
+    if emulated and TIMER_LOST in console.text() and not deadline.passed:
+        raise TimerLost
     # A guest that ends QEMU, even without a word, ends it with status 0.
     refused = console.ended and running.process.wait() != 0
     if accelerator is Accelerator.KVM and (running.stopped_inside or refused):

@@ -99,6 +99,8 @@ class Connection:
     def __init__(self, transport: paramiko.Transport) -> None:
         self._transport = transport
         self._lock = threading.Lock()
+        # paramiko closes a channel that nobody holds, at whatever moment that is.
+        self._living: set[paramiko.Channel] = set()
         self._ending: list[paramiko.Channel] = []  # told to end, and not seen to
 
     @classmethod
@@ -142,6 +144,7 @@ class Connection:
                 channel.exec_command(command if terminal else f"{command}\n{_STAY}")
             except _TROUBLE as error:
                 raise GuestLost(f"SSH cannot start `{command}`: {error!r}") from error
+            self._living.add(channel)
         return Channel(channel, self)
 
     def run(self, *words: str, timeout: float = 30.0) -> Finished:
@@ -180,6 +183,7 @@ class Connection:
                 self._end(channel)
 
     def _end(self, channel: paramiko.Channel) -> None:
+        self._living.discard(channel)
         with contextlib.suppress(*_TROUBLE):  # the other side closed first
             channel.shutdown_write()
         if channel.status_event.wait(_CLOSE):

@@ -75,7 +75,7 @@ def test_a_machine_without_iommu_has_none(qemu: Qemu) -> None:
 
 def test_the_iommu_stands_before_every_device_of_the_machine(qemu: Qemu) -> None:
     words = values(argv(order({"edu0": EDU, "port0": PORT}, Iommu()), qemu), "-device")
-    place = words.index("intel-iommu,intremap=on,caching-mode=on")
+    place = words.index("intel-iommu,intremap=on,caching-mode=on,eim=on")
     assert all(words.index(word) > place for word in words if ",id=" in word)
 
 
@@ -97,7 +97,7 @@ def test_scalable_mode_has_the_name_of_this_qemu(
 ) -> None:
     other = replace(qemu, description=version, iommu_properties=frozenset(properties))
     words = values(argv(order(iommu=Iommu(scalable=True)), other), "-device")
-    assert f"intel-iommu,intremap=on,caching-mode=on,{word}" in words
+    assert f"intel-iommu,intremap=on,caching-mode=on,eim=on,{word}" in words
 
 
 def test_a_qemu_without_scalable_mode_is_one_message(qemu: Qemu) -> None:
