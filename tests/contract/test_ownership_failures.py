@@ -59,9 +59,10 @@ def _no_fd_is_left(process: Process) -> Iterator[None]:
     /proc/self/fd does not show an fd that was taken by get_unused_fd_flags() and never given
     back; the number of the next one does.
     """
-    before = process.fds(), _lowest_free_fd(process)
+    files, lowest = process.fds(), _lowest_free_fd(process)
     yield
-    assert (process.fds(), _lowest_free_fd(process)) == before
+    assert process.fds() == files, "an fd was installed"
+    assert _lowest_free_fd(process) == lowest, "an fd is reserved and has no file"
 
 
 def _fails_without_a_trace(group: Group, name: str, errno: int) -> None:

@@ -73,9 +73,9 @@ def _close(register: int) -> Call:
     return Call(Syscall.CLOSE, (Reg(register),))
 
 
-def _wandering(racer: Op) -> tuple[Op, ...]:
+def _wandering(racer: Op, rounds: int = ROUNDS) -> tuple[Op, ...]:
     """Starts first in the first round, and last in the last one."""
-    return Delay(0, 2 * HEAD_START // ROUNDS), racer
+    return Delay(0, 2 * HEAD_START // rounds), racer
 
 
 def _steady(racer: Op) -> tuple[Op, ...]:
@@ -214,9 +214,12 @@ def test_bind_races_with_opening_the_group(
     with Iommufd.open(process, Iommufd.PATH) as iommufd:
         program = Program(
             setup=(_open(edu.cdev_path(hands), ONE),),
-            threads=(_wandering(_bind(ONE, iommufd)), _steady(_open(edu.group_path(hands), OTHER))),
+            threads=(
+                _wandering(_bind(ONE, iommufd), 3 * ROUNDS),
+                _steady(_open(edu.group_path(hands), OTHER)),
+            ),
             teardown=(_info(ONE), _close(ONE), _close(OTHER)),
-            rounds=ROUNDS,
+            rounds=3 * ROUNDS,  # the two hold a lock for a few instructions only
         )
         rounds = process.run(program, timeout=TIMEOUT).rounds
     duels = [(bind[-1], opened[-1]) for bind, opened in (each.threads for each in rounds)]
