@@ -121,7 +121,9 @@ class Guest:
     def why_lost(self, last_act: str) -> GuestLost:
         """The error for a guest that failed to do `last_act`, with the kernel's report if any."""
         if self._sign_of_death():
-            self.console.wait_for_end(Deadline.after(_DYING))
+            deadline = Deadline.after(_DYING)
+            self.console.wait_for_end(deadline)
+            self.monitor.drain(deadline)
         return _lost(self._running, self._sign_of_death() or "the guest does not answer", last_act)
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
@@ -27,17 +27,17 @@ class Monitor:
         self._events: list[Message] = []
         self._arrived = threading.Condition()
         self._on_event = on_event
+        self._listener = EventListener()
         self._listening: asyncio.Task[None] | None = None
         self._started = loop.submit(self._run(end))
 
     async def _run(self, end: socket.socket) -> None:
         await self._client.connect(end)
-        listener = EventListener()
-        self._client.register_listener(listener)
-        self._listening = asyncio.create_task(self._listen(listener))
+        self._client.register_listener(self._listener)
+        self._listening = asyncio.create_task(self._listen())
 
-    async def _listen(self, listener: EventListener) -> None:
-        async for event in listener:
+    async def _listen(self) -> None:
+        async for event in self._listener:
             with self._arrived:
                 self._events.append(event)
                 self._arrived.notify_all()
@@ -68,6 +68,16 @@ class Monitor:
             self._arrived.wait_for(lambda: found() is not None, deadline.left)
             return found()
 
+    def drain(self, deadline: Deadline) -> None:
+        """Once QEMU has ended: return when all that it said is in `events`."""
+
+        async def drained() -> None:
+            while self._client.runstate is Runstate.RUNNING or not self._listener.empty():
+                await asyncio.sleep(0.005)
+
+        with contextlib.suppress(TimeoutError):
+            self._loop.submit(asyncio.wait_for(drained(), deadline.left)).result()
+
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """One QMP command. Raises GuestLost when QEMU is gone or does not answer, and
         InfrastructureError when it refuses."""
@@ -94,6 +104,8 @@ class Monitor:
             if self._listening:
                 self._listening.cancel()
 
+        # Told to disconnect while it still connects, qemu.qmp fails an assertion of its own.
+        concurrent.futures.wait([self._started], _ANSWER)
         self._loop.submit(disconnect()).result(_ANSWER)
 
 
