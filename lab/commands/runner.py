@@ -45,6 +45,8 @@ def run_suites(
         if isinstance(error, LabError):
             session.add_trouble(error)
         session.close(finished=isinstance(error, LabError))
+    if not session.closed:
+        session.close(finished=False)  # pytest was interrupted before its session had begun
     _show(session, as_json=as_json)
     return session.record().status
 

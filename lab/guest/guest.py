@@ -120,7 +120,8 @@ class Guest:
 
     def why_lost(self, last_act: str) -> GuestLost:
         """The error for a guest that failed to do `last_act`, with the kernel's report if any."""
-        if self._sign_of_death():
+        # A broken connection is often the first that is heard of it.
+        if self._sign_of_death() or not self.ssh.alive:
             deadline = Deadline.after(_DYING)
             self.console.wait_for_end(deadline)
             self.monitor.drain(deadline)
