@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The pytest plugin of `vfio-lab run`: our session in, our progress out."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -14,8 +15,9 @@ from lab.session import Session
 class Guide:
     """Replaces pytest's own reporter for one run."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, when_loaded: Callable[[], None]) -> None:
         self._session = session
+        self._when_loaded = when_loaded  # every module that will be
         self._stack = ExitStack()
         self._step: Step | None = None
         self._done = 0
@@ -28,6 +30,7 @@ class Guide:
         config.pluginmanager.unregister(name="terminalreporter")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._when_loaded()
         self._total = len(session.items)
         if self._total:
             self._step = self._stack.enter_context(self._session.progress.step("test"))

@@ -3,9 +3,11 @@
 
 import contextlib
 import json
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from lab.cell import Choice
 from lab.config import Lab
@@ -52,19 +54,51 @@ def run_suites(
 
 
 def _pytest(session: Session, words: list[str]) -> None:
-    # pytest is loaded while the guest boots
-    import pytest  # noqa: PLC0415
+    signals = _HeldSignals()
+    try:
+        # pytest is loaded while the guest boots
+        import pytest  # noqa: PLC0415
 
-    from lab.commands.guide import Guide  # noqa: PLC0415
+        from lab.commands.guide import Guide  # noqa: PLC0415
 
-    root = str(session.lab.root)
-    quiet = ["-p", "no:cacheprovider", "--rootdir", root, "--import-mode=importlib"]
-    # Standard output is the report's; what pytest itself prints (a bad -k) is for the user's eye.
-    with contextlib.redirect_stdout(sys.stderr):
-        status = pytest.main([*quiet, *words], plugins=[Guide(session)])
+        root = str(session.lab.root)
+        quiet = ["-p", "no:cacheprovider", "--rootdir", root, "--import-mode=importlib"]
+        guide = Guide(session, when_loaded=signals.release)
+        # Standard output is the report's; what pytest itself prints (a bad -k) is for the user's
+        # eye.
+        with contextlib.redirect_stdout(sys.stderr):
+            status = pytest.main([*quiet, *words], plugins=[guide])
+    finally:
+        signals.release()
     if status == pytest.ExitCode.USAGE_ERROR and not session.closed:
         session.add_trouble(LabError("pytest refused these words: see above"))
         session.close(finished=True)
+
+
+class _HeldSignals:
+    """Signals to end, put off while modules are loaded.
+
+    KeyboardInterrupt comes at any instruction, also in importlib's own: there it is lost, or leaves
+    the import lock locked, and the thread that boots the guest waits for that for ever.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._came = True
+
+    def release(self) -> None:
+        """Raises KeyboardInterrupt when one has come; safe twice."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+        came, self._came = self._came, False
+        if came:
+            raise KeyboardInterrupt
 
 
 def _show(session: Session, *, as_json: bool) -> None:

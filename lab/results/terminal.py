@@ -14,6 +14,7 @@ from lab.results.record import Cell, RunRecord, TestRecord, Trouble
 from lab.results.text import printable
 from lab.results.verdict import Verdict
 
+_BUILT = 60  # seconds; who waited longer waited for a build
 _DETAIL = 12  # lines at the end of a traceback, where the failing call stands
 
 
@@ -156,7 +157,7 @@ def _platform(record: RunRecord) -> Iterable[str]:
 def _speed(figures: Mapping[str, float]) -> str | None:
     """How long the user waited, beside what QEMU alone took of it in this run."""
     first, login = figures.get("first_call_seconds"), figures.get("login_seconds")
-    if not first or not login:
+    if not first or not login or first > _BUILT:
         return None
     return (
         f"first test {first:.1f} s after the command; {login:.1f} s of them from QEMU's start "

@@ -187,7 +187,8 @@ class SmallLab:
         folder = self.root / f"run-{self._runs}"
         place = [] if "--out" in words else ["--out", str(folder)]
         process = subprocess.Popen(
-            [sys.executable, "-m", *argv, *place],
+            # What runs these tests may ignore Ctrl-C, as a background job does; a terminal does not.
+            ["env", "--default-signal=INT", sys.executable, "-m", *argv, *place],
             cwd=self.root,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
