@@ -187,7 +187,7 @@ class SmallLab:
         folder = self.root / f"run-{self._runs}"
         place = [] if "--out" in words else ["--out", str(folder)]
         process = subprocess.Popen(
-            # What runs these tests may ignore Ctrl-C, as a background job does; a terminal does not.
+            # What runs these tests may ignore Ctrl-C, as a background job does.
             ["env", "--default-signal=INT", sys.executable, "-m", *argv, *place],
             cwd=self.root,
             env={**os.environ, **(env or {})},
