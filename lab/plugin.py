@@ -22,8 +22,8 @@ from lab.progress import Progress
 from lab.results.record import TestRecord
 from lab.results.terminal import report
 from lab.session import Session
-from lab.verdicts import Watch
 from lab.vfio.device import Device
+from lab.watch import Watch
 
 _SESSION = pytest.StashKey[Session]()
 _SUITE = pytest.StashKey[str]()
