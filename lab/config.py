@@ -116,11 +116,6 @@ class DeviceModel(StrEnum):
         return self in (DeviceModel.ROOT_PORT, DeviceModel.PCI_BRIDGE)
 
     @property
-    def is_conventional(self) -> bool:
-        """Whether it is a PCI, not a PCI Express, device; then a bus has room for many."""
-        return self in (DeviceModel.EDU, DeviceModel.E1000)
-
-    @property
     def driver(self) -> str | None:
         """The driver that the lab leaves it with; None where the kernel's choice stands."""
         return "vfio-pci" if self in (DeviceModel.EDU, DeviceModel.IGB) else None

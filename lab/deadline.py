@@ -24,8 +24,3 @@ class Deadline:
     @property
     def passed(self) -> bool:
         return time.monotonic() >= self.moment
-
-    def within(self, seconds: float) -> "Deadline":
-        """The nearer of this deadline and `seconds` from now."""
-        other = Deadline.after(seconds)
-        return other if other.moment < self.moment else self

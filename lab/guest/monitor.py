@@ -25,7 +25,7 @@ class Monitor:
         self._loop = loop
         self._client = QMPClient("guest")
         self._events: list[Message] = []
-        self._arrived = threading.Condition()
+        self._lock = threading.Lock()
         self._on_event = on_event
         self._listener = EventListener()
         self._listening: asyncio.Task[None] | None = None
@@ -38,35 +38,19 @@ class Monitor:
 
     async def _listen(self) -> None:
         async for event in self._listener:
-            with self._arrived:
+            with self._lock:
                 self._events.append(event)
-                self._arrived.notify_all()
             self._on_event()
 
     @property
     def events(self) -> list[Message]:
         """All events so far, as QEMU sent them."""
-        with self._arrived:
+        with self._lock:
             return list(self._events)
 
     def saw(self, name: str) -> bool:
         """Whether an event of this name has come."""
         return any(event["event"] == name for event in self.events)
-
-    def wait_for(self, name: str, deadline: Deadline, **data: object) -> Message | None:
-        """The first event of this name whose data have these values, or None when time is up."""
-
-        def found() -> Message | None:
-            matching = (
-                event
-                for event in self._events
-                if event["event"] == name and data.items() <= _data_of(event).items()
-            )
-            return next(matching, None)
-
-        with self._arrived:
-            self._arrived.wait_for(lambda: found() is not None, deadline.left)
-            return found()
 
     def drain(self, deadline: Deadline) -> None:
         """Once QEMU has ended: return when all that it said is in `events`."""
@@ -107,8 +91,3 @@ class Monitor:
         # Told to disconnect while it still connects, qemu.qmp fails an assertion of its own.
         concurrent.futures.wait([self._started], _ANSWER)
         self._loop.submit(disconnect()).result(_ANSWER)
-
-
-def _data_of(event: Message) -> dict[str, Any]:
-    data: dict[str, Any] = event.get("data", {})  # type: ignore[assignment]
-    return data

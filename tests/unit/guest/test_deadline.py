@@ -25,23 +25,6 @@ def test_time_runs_out_and_never_below_zero(now: list[float]) -> None:
     assert seen == [(10, False), (6, False), (0, True), (0, True)]
 
 
-def test_a_part_ends_when_it_should(now: list[float]) -> None:
-    whole = Deadline.after(10)
-    part = whole.within(3)
-    assert (part.left, part.seconds) == (3, 3)
-    now[0] += 3
-    assert part.passed
-    assert not whole.passed
-
-
-def test_a_part_ends_with_the_whole(now: list[float]) -> None:
-    whole = Deadline.after(10)
-    now[0] += 9
-    part = whole.within(3)
-    assert part is whole
-    assert part.left == 1
-
-
 def test_it_remembers_what_was_allowed_for_messages(now: list[float]) -> None:
     deadline = Deadline.after(10)
     now[0] += 10
