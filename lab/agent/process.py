@@ -294,7 +294,8 @@ class Process:
     def exists(self, path: str | os.PathLike[str]) -> bool:
         """Whether it leads somewhere; raises RemoteError when that cannot be told."""
         result = self.batch([Call(Syscall.FACCESSAT, (*_at(path), Imm(os.F_OK)))])[0]
-        if result.errno in (errno.ENOENT, errno.ENOTDIR):
+        # ESRCH is what /proc says of a process that is just going.
+        if result.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESRCH):
             return False
         return check(result, f"faccessat {os.fspath(path)}").ok
 
