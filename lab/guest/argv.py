@@ -15,6 +15,11 @@ from lab.guest.qemu import Qemu
 X2APIC = (9, 0)  # the first QEMU whose TCG has it
 INITRAMFS = "initramfs"  # in the guest's folder, where QEMU is started
 
+# Firmware need not look for a boot server. And with event indices one kick that TCG loses on a busy
+# host (the driver's index moves on, the device waits for it) is the last: the card falls silent
+# while the guest lives. Without them every packet kicks again.
+CARD = "romfile=,event_idx=off"
+
 COMMAND_LINE = (
     "console=ttyS0",
     # With -no-reboot a panic ends QEMU at once; an oops in a system call would leave its locks
@@ -81,7 +86,7 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         # The lab's own card comes last, so that it moves no device under test; port 0 lets
         # the host choose one that is free.
         "-netdev", "user,id=lab,restrict=on,hostfwd=tcp:127.0.0.1:0-:22",
-        "-device", "virtio-net-pci,id=lab-net,netdev=lab,romfile=",
+        "-device", f"virtio-net-pci,id=lab-net,netdev=lab,{CARD}",
         *boot.extra,
     ]
     # fmt: on
