@@ -41,6 +41,7 @@ class Session:
         self._tests: list[TestRecord] = []
         self._trouble: list[Trouble] = []
         self._figures: dict[str, float] = {}
+        self._repeats: dict[int, int] = {}  # by the guest's number
         self._selection = tuple(selection)
         self._accelerator = ""
         self._finished = False
@@ -64,6 +65,9 @@ class Session:
             self._accelerator = testbed.guest.accelerator.value
             for name, seconds in testbed.guest.seconds.items():
                 self._figures[f"{name}_seconds"] = round(seconds, 3)
+        self._repeats[testbed.number] = testbed.guest.repeats
+        self._figures["guests"] = len(self._repeats)
+        self._figures["boots_repeated"] = sum(self._repeats.values())
         return testbed
 
     def called(self) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A guest: one boot of a kernel and an image on a machine."""
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,7 @@ class Guest:
         loop: Loop,
         ssh: "Connection",
         seconds: Mapping[str, float],
+        repeats: int,
     ) -> None:
         self.accelerator = accelerator
         self.console = running.console
@@ -72,6 +74,8 @@ class Guest:
         self.ssh = ssh
         self.seconds = seconds
         """Seconds from QEMU's start until init was `ready` and until the `login`."""
+        self.repeats = repeats
+        """How often it was booted before, and TCG lost a timer."""
         self.devices = devices
         """The devices under test by their role."""
         self.addresses = _addresses(running)
@@ -125,7 +129,15 @@ class Guest:
             deadline = Deadline.after(_DYING)
             self.console.wait_for_end(deadline)
             self.monitor.drain(deadline)
-        return _lost(self._running, self._sign_of_death() or "the guest does not answer", last_act)
+        return _lost(self._running, self._sign_of_death() or self._silence(), last_act)
+
+    def _silence(self) -> str:
+        """That it does not answer, and why if QEMU knows."""
+        words = "the guest does not answer"
+        with contextlib.suppress(GuestLost, InfrastructureError):
+            if stuck := self.stuck_interrupt():
+                words += f": {stuck}"
+        return words
 
 
 @contextmanager
@@ -138,19 +150,21 @@ def boot(order: Boot, hypervisor: Hypervisor, folder: Path, deadline: Deadline) 
     """
     memory = hypervisor.memory
     refused = ""
+    repeats = 0
     candidates = memory.candidates()
     while candidates:
         accelerator = candidates.pop(0)
         with ExitStack() as stack:
             try:
                 guest = stack.enter_context(
-                    _boot_with(accelerator, order, hypervisor, folder, deadline)
+                    _boot_with(accelerator, order, hypervisor, folder, deadline, repeats)
                 )
             except KvmUnusable as error:
                 refused = str(error)
                 continue
             except TimerLost:
                 candidates.insert(0, accelerator)  # until its time is up
+                repeats += 1
                 continue
             if refused:
                 memory.learn(kvm=False, why=refused)
@@ -171,6 +185,7 @@ def _boot_with(
     hypervisor: Hypervisor,
     folder: Path,
     deadline: Deadline,
+    repeats: int,
 ) -> Iterator[Guest]:
     keys = Keys.make()
     keys.store(folder)
@@ -197,7 +212,7 @@ def _boot_with(
             raise _lost(running, error.message, "boot") from error
         try:
             times = {"ready": ready, "login": time.monotonic() - started}
-            yield Guest(devices, accelerator, running, hypervisor.loop, connection, times)
+            yield Guest(devices, accelerator, running, hypervisor.loop, connection, times, repeats)
         finally:
             connection.close()
 

@@ -140,6 +140,10 @@ def _summary(record: RunRecord, folder: Path, console: Console) -> None:
     line(console, Text(printable(", ".join(_platform(record)))))
     if speed := _speed(record.figures):
         line(console, Text(speed))
+    if repeats := record.figures.get("boots_repeated"):
+        line(
+            console, Text(f"boots repeated because TCG lost a CPU's timer: {repeats:.0f}", "yellow")
+        )
     line(console, Text(f"report: {printable(str(folder))}"))
 
 

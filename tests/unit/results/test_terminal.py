@@ -85,6 +85,11 @@ def test_the_end_says_what_ran_where(record: RunRecord) -> None:
     ]
 
 
+def test_boots_that_tcg_spoilt_are_told(record: RunRecord) -> None:
+    assert "TCG" not in rendered(replace(record, figures={"boots_repeated": 0}))
+    assert "timer: 2" in rendered(replace(record, figures={"boots_repeated": 2}))
+
+
 def test_trouble_of_the_run_is_told(record: RunRecord) -> None:
     text = rendered(replace(record, tests=(), trouble=(Trouble("no QEMU", detail="why"),)))
     assert text.startswith("ERROR the run\n  no QEMU\n  | why\n")
