@@ -15,8 +15,9 @@ from typing import Self
 
 from lab import image, kernel
 from lab.agent import install
-from lab.agent.process import Process, RemoteError
+from lab.agent.process import Process
 from lab.cache import Cache
+from lab.condition import Condition
 from lab.config import Lab
 from lab.deadline import Deadline
 from lab.guest import (
@@ -57,7 +58,7 @@ class Testbed:
     guest: Guest
     hands: Process  # the lab's own process there; tests start theirs
     devices: Mapping[str, Device]
-    drivers: Mapping[str, str | None]  # which each device has in a guest that nobody has used
+    unused: Condition  # what it is like while nobody uses it
     number: int
     _stack: ExitStack
 
@@ -66,23 +67,11 @@ class Testbed:
         return install.start(self.guest, name)
 
     def leftovers(self) -> list[str]:
-        """What is not as it was when the guest was new: drivers, and owners of groups.
+        """What is not as it was when the guest was new.
 
         Raises GuestLost or AgentDied when nobody answers.
         """
-        found = []
-        for role, device in self.devices.items():
-            wanted, has = self.drivers[role], device.driver(self.hands)
-            if has != wanted:
-                found.append(f"{role} has the driver {has}, not {wanted}")
-        for name in self.hands.listdir("/dev/vfio"):
-            if not name.isdigit():
-                continue
-            try:
-                self.hands.open(f"/dev/vfio/{name}").close()
-            except RemoteError as error:
-                found.append(f"/dev/vfio/{name} cannot be opened ({error.strerror})")
-        return found
+        return self.unused.leftovers(self.hands, self.devices)
 
     def close(self) -> None:
         """End the guest."""
@@ -184,5 +173,5 @@ class Cell:
             for role, device in devices.items():
                 if driver := guest.devices[role].model.driver:
                     device.set_driver(hands, driver)
-            drivers = {role: device.driver(hands) for role, device in devices.items()}
-            return Testbed(guest, hands, devices, drivers, number, stack.pop_all())
+            unused = Condition.of(hands, devices)
+            return Testbed(guest, hands, devices, unused, number, stack.pop_all())

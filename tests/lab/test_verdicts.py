@@ -18,6 +18,7 @@ import pytest
 from lab.agent.protocol import Syscall
 from lab.contract import Mode
 from lab.testing import contract, lacking, not_applicable, raises_errno
+from lab.vfio.files import Iommufd
 
 """
 _KEPT = """
@@ -51,12 +52,22 @@ def test_finds_the_driver(testbed, devices, hands):
     assert testbed.number == 3
     assert devices["edu1"].driver(hands) == "vfio-pci"
 
+def test_leaves_pinned_pages(testbed, devices):
+    process = testbed.start_process()
+    iommufd = Iommufd.open(process, Iommufd.PATH)
+    cdev = devices["edu0"].open_cdev(process)
+    cdev.bind(iommufd)
+    ioas = iommufd.ioas_alloc()
+    cdev.attach(ioas)
+    page = process.mmap(process.page_size)
+    iommufd.ioas_map(ioas, 0x100000, page.address, page.length)
+
 def test_warns(hands):
     hands.write_text("/dev/kmsg", "<4>WARNING: CPU: 0 PID: 1 at lib/planted.c:1 plant+0x0/0x10")
     hands.write_text("/dev/kmsg", "<4>---[ end trace 0000000000000000 ]---")
 
 def test_is_not_blamed(testbed):
-    assert testbed.number == 4
+    assert testbed.number == 5
 """
 _LAB_ERROR = """
 def test_errs(process):
@@ -106,6 +117,7 @@ def test_broken_and_dirty(small_lab: "SmallLab") -> None:
         "test_is_not_hindered": "kept",
         "test_leaves_no_driver": "broken",
         "test_finds_the_driver": "kept",
+        "test_leaves_pinned_pages": "broken",
         "test_warns": "broken",
         "test_is_not_blamed": "kept",
         "test_kept": "kept",
@@ -115,12 +127,16 @@ def test_broken_and_dirty(small_lab: "SmallLab") -> None:
     assert "left behind: /dev/vfio/" in tests["test_leaves_an_owner"]["message"]
     assert "Device or resource busy" in tests["test_leaves_an_owner"]["message"]
     assert tests["test_leaves_no_driver"]["message"] == (
-        "left behind: edu1 has the driver None, not vfio-pci"
+        "left behind: edu1 has the driver None, not vfio-pci; left behind: 4 device cdevs, not 5"
+    )
+    assert (
+        "left behind: pages that are still pinned: 1"
+        in (tests["test_leaves_pinned_pages"]["message"])
     )
     assert tests["test_warns"]["message"].startswith("the kernel reported: WARNING: CPU: 0 PID: 1")
     assert "lib/planted.c:1" in tests["test_warns"]["splats"][0]
     assert "expected EINVAL, got EBADF" in tests["test_broken"]["message"]
-    assert [test["splats"] for name, test in tests.items() if name != "test_warns"] == [[]] * 7
+    assert [test["splats"] for name, test in tests.items() if name != "test_warns"] == [[]] * 8
 
 
 def test_the_labs_own_error_beats_a_broken_rule(small_lab: "SmallLab") -> None:
