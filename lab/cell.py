@@ -28,6 +28,7 @@ from lab.guest import (
     Hypervisor,
     Loop,
     boot,
+    check_machine,
     find_qemu,
 )
 from lab.progress import Progress
@@ -90,6 +91,7 @@ class Cell:
         self.machine_name = choice.machine or lab.run.machine
         self.machine = lab.machine(self.machine_name)
         self.qemu = find_qemu(choice.qemu, cache)
+        check_machine(self.machine, self.qemu)  # before a kernel is built for it
         wanted = choice.kernel or lab.run.kernel
         self.kernel = kernel.prepare(wanted, lab, cache, progress, update=choice.update)
         name = choice.image or lab.run.image

@@ -93,12 +93,19 @@ class Image(Model):
 
 
 class Iommu(Model):
-    """The virtual IOMMU."""
+    """The virtual IOMMU.
+
+    `scalable`: it has PASIDs, and page tables of both stages; `first_stage`: the kernel translates
+    with those of the first, which are a CPU's, and not with those of the second. `address_width` is
+    in bits: the largest IOVA is 2**address_width - 1.
+    """
 
     model: Literal["intel"] = "intel"
     interrupt_remapping: bool = True
     caching_mode: bool = True
     scalable: bool = False
+    first_stage: bool = False
+    address_width: Literal[39, 48] = 48
 
 
 class DeviceModel(StrEnum):
@@ -242,6 +249,10 @@ class Lab:
                 where = ("kernels", name, "source", "suite")
                 self._check(where, kernel.source.suite, self.debian.suites)
         for name, machine in self.machines.items():
+            if machine.iommu and machine.iommu.first_stage and not machine.iommu.scalable:
+                raise self._document.error(
+                    ("machines", name, "iommu", "first_stage"), "expected `scalable: true` with it"
+                )
             buses: list[str] = []
             for role, device in machine.devices.items():
                 if device.bus is not None and device.bus not in buses:

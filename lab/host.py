@@ -21,7 +21,7 @@ from lab.debian import KEYRING, Archive
 from lab.errors import ConfigurationError, LabError
 from lab.guest import AcceleratorMemory, Qemu, find_qemu
 from lab.guest.accel import KVM_NODE, kvm_obstacle
-from lab.guest.argv import SCALABLE_MODE
+from lab.guest.argv import KNOBS, Knob
 from lab.kernel import toolchain
 from lab.proc import run
 from lab.progress import Progress
@@ -159,11 +159,17 @@ def _devices(lab: Lab, qemu: Qemu) -> Iterator[Finding]:
     else:
         cost = "rules about SR-IOV and MSI-X cannot be tested"
         yield Finding("igb", Mark.COSTS, "this QEMU has none", cost, _NEWER)
-    if name := qemu.iommu_property(*SCALABLE_MODE):
-        yield Finding("scalable mode", Mark.OK, f"intel-iommu has {name}")
-    else:
-        cost = "machines with `scalable: true` do not start"
-        yield Finding("scalable mode", Mark.COSTS, "intel-iommu has none", cost, _NEWER)
+    for knob in KNOBS:
+        yield _knob(lab, qemu, knob)
+
+
+def _knob(lab: Lab, qemu: Qemu, knob: Knob) -> Finding:
+    if name := qemu.iommu_property(*knob.properties):
+        return Finding(knob.meaning, Mark.OK, f"intel-iommu has {name}")
+    machines = [name for name, machine in lab.machines.items() if knob.is_turned(machine)]
+    mark = Mark.MISSING if lab.run.machine in machines else Mark.COSTS
+    cost = f"these machines do not start: {', '.join(machines) or '(none of lab.yaml)'}"
+    return Finding(knob.meaning, mark, "intel-iommu has none", cost, _NEWER)
 
 
 def _models(machine: Machine) -> set[str]:

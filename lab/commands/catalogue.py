@@ -204,8 +204,10 @@ def _iommu(iommu: Iommu | None) -> str:
         "interrupt remapping": iommu.interrupt_remapping,
         "caching mode": iommu.caching_mode,
         "scalable": iommu.scalable,
+        "first stage": iommu.first_stage,
     }
-    return f"{iommu.model} IOMMU ({', '.join(name for name, on in options.items() if on)})"
+    words = [f"{iommu.address_width} bits", *(name for name, on in options.items() if on)]
+    return f"{iommu.model} IOMMU ({', '.join(words)})"
 
 
 def _show_images(console: Console, lab: Lab, images: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@
 from lab.guest.accel import Accelerator
 from lab.guest.accel import Memory as AcceleratorMemory
 from lab.guest.argv import COMMAND_LINE, Boot
+from lab.guest.argv import check as check_machine
 from lab.guest.guest import DmarFault, Guest, Hypervisor, boot
 from lab.guest.loop import Loop
 from lab.guest.qemu import Qemu
@@ -20,5 +21,6 @@ __all__ = [
     "Loop",
     "Qemu",
     "boot",
+    "check_machine",
     "find_qemu",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.config import Device, DeviceModel, Iommu, Machine
+from lab.config import Device, DeviceModel, Machine
 from lab.errors import ConfigurationError, InfrastructureError
 from lab.guest.accel import Accelerator
 from lab.guest.keys import ARCHIVE, PRIVATE
@@ -28,7 +28,24 @@ COMMAND_LINE = (
     "oops=panic",
 )
 
-SCALABLE_MODE = ("scalable-mode", "x-scalable-mode")  # the property by QEMU's versions
+
+@dataclass(frozen=True)
+class Knob:
+    """What not every QEMU's IOMMU can do: lab.yaml's key for it, and the property by versions."""
+
+    key: str
+    meaning: str
+    properties: tuple[str, ...]
+
+    def is_turned(self, machine: Machine) -> bool:
+        """Whether the machine asks for it."""
+        return bool(machine.iommu and getattr(machine.iommu, self.key))
+
+
+KNOBS = (
+    Knob("scalable", "scalable mode", ("scalable-mode", "x-scalable-mode")),
+    Knob("first_stage", "first stage", ("fsts", "x-flts")),
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,12 @@ def present(machine: Machine, qemu: Qemu) -> dict[str, Device]:
     return found
 
 
+def check(machine: Machine, qemu: Qemu) -> None:
+    """Raises InfrastructureError or ConfigurationError, naming what this QEMU has not."""
+    present(machine, qemu)
+    _knobs(machine, qemu)
+
+
 def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
     """QEMU's options for a guest, without its monitor (see `lab.guest.launch`)."""
     machine = boot.machine
@@ -81,7 +104,7 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         # every blocked DMA, where the guest's kernel prints ten in five seconds at the most
         *(["-trace", "vtd_dmar_fault"] if machine.iommu else []),
         # it must stand before the devices that it translates for
-        *(["-device", _iommu(machine.iommu, qemu, accelerator)] if machine.iommu else []),
+        *_iommu(machine, qemu, accelerator),
         *_devices(present(machine, qemu)),
         # The lab's own card comes last, so that it moves no device under test; port 0 lets
         # the host choose one that is free.
@@ -111,22 +134,33 @@ def script(argv: Sequence[str], image: Path) -> str:
     )
 
 
-def _iommu(iommu: Iommu, qemu: Qemu, accelerator: Accelerator) -> str:
+def _iommu(machine: Machine, qemu: Qemu, accelerator: Accelerator) -> list[str]:
+    iommu = machine.iommu
+    if not iommu:
+        return []
     words = ["intel-iommu", f"intremap={_on(iommu.interrupt_remapping)}"]
     words.append(f"caching-mode={_on(iommu.caching_mode)}")
+    words.append(f"aw-bits={iommu.address_width}")
     if iommu.interrupt_remapping and accelerator is Accelerator.TCG and qemu.version >= X2APIC:
         # Without it the guest's kernel stays in xAPIC mode, in which TCG on a busy host was seen to
         # leave an interrupt in service for ever: that CPU takes no other one, not even its timer's.
         words.append("eim=on")
-    if iommu.scalable:
-        name = qemu.iommu_property(*SCALABLE_MODE)
+    return ["-device", ",".join(words + _knobs(machine, qemu))]
+
+
+def _knobs(machine: Machine, qemu: Qemu) -> list[str]:
+    words: list[str] = []
+    for knob in KNOBS:
+        if not knob.is_turned(machine):
+            continue
+        name = qemu.iommu_property(*knob.properties)
         if not name:
             raise ConfigurationError(
-                f"iommu.scalable: {qemu.description} has no scalable mode",
+                f"iommu.{knob.key}: {qemu.description} has no {knob.meaning}",
                 hint="use a newer QEMU (--qemu PATH), or a machine without it",
             )
         words.append(f"{name}=on")
-    return ",".join(words)
+    return words
 
 
 def _devices(devices: dict[str, Device]) -> list[str]:

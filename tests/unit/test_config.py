@@ -159,6 +159,16 @@ def test_a_lab_is_read_with_its_defaults(folder: Path) -> None:
             id="unknown IOMMU",
         ),
         pytest.param(
+            "scalable: true", "address_width: 40",
+            "lab.yaml:13: machines.vtd.iommu.address_width: Input should be 39 or 48",
+            id="unknown width",
+        ),
+        pytest.param(
+            "scalable: true", "first_stage: true",
+            "lab.yaml:13: machines.vtd.iommu.first_stage: expected `scalable: true` with it",
+            id="first stage without scalable mode",
+        ),
+        pytest.param(
             "      edu0:", "      port0:",
             "lab.yaml:16: machines.vtd.devices.port0: given twice; the first stands in line 15",
             id="two devices of one name",
@@ -216,6 +226,20 @@ def test_a_lab_is_read_with_its_defaults(folder: Path) -> None:
 def test_a_slip_is_named_with_its_line(folder: Path, old: str, new: str, expected: str) -> None:
     assert GOOD.count(old) == 1
     assert message_of(folder, GOOD.replace(old, new)) == expected
+
+
+def test_machines_share_their_devices_by_an_alias(folder: Path) -> None:
+    """YAML's own: an error in what is shared points at where it is written."""
+    shared = GOOD.replace("devices:", "devices: &all").replace(
+        "suites:\n", "  bare: {devices: *all}\nsuites:\n", 1
+    )
+    (folder / "lab.yaml").write_text(shared)
+    lab = Lab.load(folder)
+    assert lab.machine("bare").devices == lab.machine("vtd").devices
+    assert lab.machine("bare").iommu is None
+    assert message_of(folder, shared.replace("bus: port0", "bus: port1")).startswith(
+        "lab.yaml:16: machines.vtd.devices.edu0.bus: "
+    )
 
 
 def test_bytes_that_are_no_text_are_one_message(folder: Path) -> None:

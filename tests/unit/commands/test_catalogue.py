@@ -126,7 +126,7 @@ def test_everything_of_the_lab_is_shown(lab: Lab, capsys: pytest.CaptureFixture[
         "linux.tar.xz",
         "not fetched yet",
         "with +FRAGMENT behind a name: kasan vfio",
-        "machine vtd * 2G, 2 CPUs, intel IOMMU (interrupt remapping, scalable)",
+        "machine vtd * 2G, 2 CPUs, intel IOMMU (48 bits, interrupt remapping, scalable)",
         "igb0 igb, if QEMU has it",
         "machine plain 1G, 2 CPUs, no IOMMU",
         "minimal * images/minimal not made yet",

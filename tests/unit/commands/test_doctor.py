@@ -31,6 +31,7 @@ machines:
     iommu: {}
     devices: {edu0: {model: edu}, igb0: {model: igb, optional: true}}
   large: {memory: 64G, devices: {nic0: {model: e1000}}}
+  first: {iommu: {scalable: true, first_stage: true}}
 suites: {contract: {tests: tests}}
 run: {kernel: v6.12, machine: vtd, suites: [contract]}
 """
@@ -38,10 +39,11 @@ QEMU = """\
 case "$*" in
 -version) echo "QEMU emulator version @VERSION@" ;;
 "-device help") for name in @DEVICES@; do echo "name \\"$name\\", bus PCI"; done ;;
-*) echo "  @PROPERTY@=<bool> - (default: false)" ;;
+*) for name in @OPTIONS@; do echo "  $name=<bool> - (default: false)"; done ;;
 esac
 """
 DEVICES = "edu e1000 igb intel-iommu pvpanic virtio-net-pci"
+OPTIONS = "x-scalable-mode x-flts"
 BUILT = Kernel("v6.12", Path("bzImage"), None, None, None, "6.12.57", None, "abc", {})
 MADE = Image("minimal", Path("initramfs"), "def", {"size": 6_300_000})
 Usage = namedtuple("Usage", "total used free")
@@ -96,11 +98,9 @@ class Host:
     def lacks_program(self, name: str) -> None:
         (self.programs / name).unlink()
 
-    def qemu(
-        self, version: str = "10.0.2", devices: str = DEVICES, option: str = "x-scalable-mode"
-    ) -> None:
+    def qemu(self, version: str = "10.0.2", devices: str = DEVICES, options: str = OPTIONS) -> None:
         body = QEMU.replace("@VERSION@", version).replace("@DEVICES@", devices)
-        self.program("qemu-system-x86_64", body.replace("@PROPERTY@", option))
+        self.program("qemu-system-x86_64", body.replace("@OPTIONS@", options))
 
     def packages(self, *missing: Need) -> None:
         self.patch.setattr(bootstrap, "missing", lambda: list(missing))
@@ -188,8 +188,8 @@ def test_the_qemu_that_is_named_is_examined(machine: Host, examined: Callable[..
     ("device", "mark", "status", "machines"),
     [
         ("edu", "missing", 2, "vtd"),
-        ("intel-iommu", "missing", 2, "vtd"),
-        ("pvpanic", "missing", 2, "vtd, large"),
+        ("intel-iommu", "missing", 2, "vtd, first"),
+        ("pvpanic", "missing", 2, "vtd, large, first"),
         ("e1000", "costs", 0, "large"),
     ],
 )
@@ -202,10 +202,19 @@ def test_a_device_that_a_machine_needs(
     assert found[device]["cost"] == f"these machines do not start: {machines}"
 
 
-def test_a_qemu_without_scalable_mode_costs(machine: Host, examined: Callable[[], Any]) -> None:
-    machine.qemu(option="intremap")
+@pytest.mark.parametrize(
+    ("options", "lacks"),
+    [("intremap", {"scalable mode", "first stage"}), ("x-scalable-mode", {"first stage"})],
+)
+def test_a_knob_that_a_machine_turns_costs_where_qemu_lacks_it(
+    machine: Host, examined: Callable[[], Any], options: str, lacks: set[str]
+) -> None:
+    machine.qemu(options=options)
     status, found = examined()
-    assert (status, found["scalable mode"]["mark"]) == (0, "costs")
+    assert status == 0
+    for name in lacks:
+        assert found[name]["mark"] == "costs"
+        assert found[name]["cost"] == "these machines do not start: first"
 
 
 def test_kvm_that_nobody_has_tried_is_unknown(examined: Callable[[], Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from lab.config import Device, DeviceModel, Iommu, Machine
 from lab.errors import ConfigurationError, InfrastructureError
 from lab.guest import COMMAND_LINE, Accelerator, Boot, Qemu
-from lab.guest.argv import INITRAMFS, arguments, present, script
+from lab.guest.argv import INITRAMFS, arguments, check, present, script
 from lab.guest.keys import ARCHIVE
 
 EDU = Device(model=DeviceModel.EDU)
@@ -75,35 +75,52 @@ def test_a_machine_without_iommu_has_none(qemu: Qemu) -> None:
 
 def test_the_iommu_stands_before_every_device_of_the_machine(qemu: Qemu) -> None:
     words = values(argv(order({"edu0": EDU, "port0": PORT}, Iommu()), qemu), "-device")
-    place = words.index("intel-iommu,intremap=on,caching-mode=on,eim=on")
+    place = words.index("intel-iommu,intremap=on,caching-mode=on,aw-bits=48,eim=on")
     assert all(words.index(word) > place for word in words if ",id=" in word)
 
 
 def test_the_iommus_knobs_are_turned(qemu: Qemu) -> None:
-    iommu = Iommu(interrupt_remapping=False, caching_mode=False)
+    iommu = Iommu(interrupt_remapping=False, caching_mode=False, address_width=39)
     words = values(argv(order(iommu=iommu), qemu), "-device")
-    assert "intel-iommu,intremap=off,caching-mode=off" in words
+    assert "intel-iommu,intremap=off,caching-mode=off,aw-bits=39" in words
 
 
 @pytest.mark.parametrize(
-    ("version", "properties", "word"),
+    ("version", "properties", "scalable", "first_stage"),
     [
-        ("10.0", {"x-scalable-mode", "x-flts"}, "x-scalable-mode=on"),
-        ("11.1", {"scalable-mode", "fsts", "svm"}, "scalable-mode=on"),
+        ("10.0", {"x-scalable-mode", "x-flts"}, "x-scalable-mode=on", "x-flts=on"),
+        ("11.1", {"scalable-mode", "fsts", "svm"}, "scalable-mode=on", "fsts=on"),
     ],
 )
-def test_scalable_mode_has_the_name_of_this_qemu(
-    qemu: Qemu, version: str, properties: set[str], word: str
+def test_a_knob_has_the_name_of_this_qemu(
+    qemu: Qemu, version: str, properties: set[str], scalable: str, first_stage: str
 ) -> None:
     other = replace(qemu, description=version, iommu_properties=frozenset(properties))
-    words = values(argv(order(iommu=Iommu(scalable=True)), other), "-device")
-    assert f"intel-iommu,intremap=on,caching-mode=on,eim=on,{word}" in words
+    plain = values(argv(order(iommu=Iommu(scalable=True)), other), "-device")
+    assert f"intel-iommu,intremap=on,caching-mode=on,aw-bits=48,eim=on,{scalable}" in plain
+    both = values(argv(order(iommu=Iommu(scalable=True, first_stage=True)), other), "-device")
+    assert any(word.endswith(f",{scalable},{first_stage}") for word in both)
 
 
-def test_a_qemu_without_scalable_mode_is_one_message(qemu: Qemu) -> None:
-    old = replace(qemu, iommu_properties=frozenset({"intremap"}))
-    with pytest.raises(ConfigurationError, match=r"iommu\.scalable: QEMU .* has no scalable mode"):
-        argv(order(iommu=Iommu(scalable=True)), old)
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        (set(), r"iommu\.scalable: QEMU .* has no scalable mode\n.*--qemu"),
+        ({"x-scalable-mode"}, r"iommu\.first_stage: QEMU .* has no first stage"),
+    ],
+)
+def test_a_knob_that_this_qemu_lacks_is_one_message(
+    qemu: Qemu, properties: set[str], message: str
+) -> None:
+    old = replace(qemu, iommu_properties=frozenset(properties))
+    boot = order(iommu=Iommu(scalable=True, first_stage=True))
+    for ask in (lambda: argv(boot, old), lambda: check(boot.machine, old)):
+        with pytest.raises(ConfigurationError, match=message):
+            ask()
+
+
+def test_a_machine_that_this_qemu_can_do_passes_the_check(qemu: Qemu) -> None:
+    check(order({"edu0": EDU}, Iommu(scalable=True, first_stage=True)).machine, qemu)
 
 
 def test_devices_keep_their_order_roles_and_buses(qemu: Qemu) -> None:
