@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A cell: a kernel on a machine, made ready, with a living guest for whoever tests it.
 
-What one pytest invocation runs stands on one cell. Guests are replaced when they die; what they
-leave behind stays in the run's folder.
+What one pytest invocation runs stands on one cell. One guest lives at a time; it is replaced when
+it dies, and when a test asks for another machine. What guests leave stays in the run's folder.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from lab.agent import install
 from lab.agent.process import Process
 from lab.cache import Cache
 from lab.condition import Condition
-from lab.config import Lab
+from lab.config import Lab, Machine
 from lab.deadline import Deadline
 from lab.guest import (
     COMMAND_LINE,
@@ -61,6 +61,8 @@ class Testbed:
     devices: Mapping[str, Device]
     unused: Condition  # what it is like while nobody uses it
     number: int
+    machine_name: str
+    machine: Machine
     _stack: ExitStack
 
     def start_process(self, name: str = "agent") -> Process:
@@ -103,6 +105,7 @@ class Cell:
         self._coming: Future[Testbed] | None = None
         self._testbed: Testbed | None = None
         self._booted = 0
+        self._on = self.machine_name  # what the next guest is booted on
 
     def __enter__(self) -> Self:
         self._loop.__enter__()
@@ -123,12 +126,17 @@ class Cell:
     def boot_ahead(self) -> None:
         """Start a guest now, so that nobody waits for it later."""
         if not self._coming and not self._testbed:
-            self._coming = self._worker.submit(self._boot)
+            self._coming = self._worker.submit(self._boot, self._on)
 
-    def testbed(self) -> Testbed:
-        """The living guest; boots one when there is none. Raises what `boot` raises."""
-        if self._testbed and not self._testbed.guest.alive:
+    def testbed(self, machine: str | None = None) -> Testbed:
+        """The living guest on a machine of lab.yaml, by default the cell's own.
+
+        Boots one when there is none, or one of another machine. Raises what `boot` raises.
+        """
+        wanted = machine or self.machine_name
+        if self._on != wanted or (self._testbed and not self._testbed.guest.alive):
             self.discard()
+            self._on = wanted
         if not self._testbed:
             self.boot_ahead()
             assert self._coming is not None
@@ -151,11 +159,12 @@ class Cell:
         """The guest that is in use, dead or alive."""
         return self._testbed
 
-    def _boot(self) -> Testbed:
+    def _boot(self, machine_name: str) -> Testbed:
         self._booted += 1
         number = self._booted
+        machine = self.lab.machine(machine_name)
         order = Boot(
-            self.machine,
+            machine,
             self.kernel.bzimage,
             self.image.initramfs,
             (*COMMAND_LINE, *self.choice.command_line),
@@ -173,7 +182,9 @@ class Cell:
                 if not device.model.is_bus
             }
             for role, device in devices.items():
-                if driver := guest.devices[role].model.driver:
+                driver = guest.devices[role].model.driver
+                if driver and machine.iommu:  # without one vfio-pci takes no device
                     device.set_driver(hands, driver)
             unused = Condition.of(hands, devices)
-            return Testbed(guest, hands, devices, unused, number, stack.pop_all())
+            end = stack.pop_all()
+            return Testbed(guest, hands, devices, unused, number, machine_name, machine, end)

@@ -10,18 +10,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from _pytest.outcomes import Skipped  # pytest.skip.Exception, for those who check types
 from rich.console import Console
 
 from lab.agent.process import Process
 from lab.cell import Choice, Testbed
-from lab.config import Lab, known
+from lab.config import Lab, Machine, known
 from lab.contract import Mode, rule, rules
 from lab.errors import ConfigurationError, LabError
-from lab.guest import Guest
+from lab.guest import Guest, check_machine
 from lab.progress import Progress
 from lab.results.record import TestRecord
 from lab.results.terminal import report
 from lab.session import Session
+from lab.testing import lacking, not_applicable
 from lab.vfio.device import Device
 from lab.watch import Watch
 
@@ -48,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "contract(rule, *modes): the rule that a test checks")
+    config.addinivalue_line("markers", "on_machine(name): the machine that a test needs")
 
 
 def choice_of(config: pytest.Config) -> Choice:
@@ -102,6 +105,44 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+    _group_by_machine(config, lab, items)
+
+
+def _group_by_machine(config: pytest.Config, lab: Lab, items: list[pytest.Item]) -> None:
+    """One guest lives at a time: each machine's tests follow each other, the run's own first."""
+    order = [None, *lab.machines]
+    items.sort(key=lambda item: order.index(_own_machine(config, item)))
+
+
+def _own_machine(config: pytest.Config, item: pytest.Item) -> str | None:
+    """The machine that a test gets for itself; None: that of the run, or none at all."""
+    try:
+        return _machine_for(config, item)
+    except Skipped:
+        return None
+
+
+def _machine_for(config: pytest.Config, item: pytest.Item) -> str | None:
+    """As `_own_machine`, but raises Skipped where the run has no such machine for it."""
+    mark = item.get_closest_marker("on_machine")
+    lab = _lab(config) if mark else None
+    if not mark or not lab:
+        return None
+    wanted = str(mark.args[0])
+    session = config.stash.get(_SESSION, None)
+    asked = session.choice.machine if session else config.option.machine
+    if wanted == (asked or lab.run.machine):
+        return None
+    if asked:
+        raise not_applicable(f"this is about machine {wanted}, and the run is on {asked} alone")
+    if wanted not in lab.machines:
+        raise lacking(f"a machine {wanted} in lab.yaml")
+    if session and session.cell:
+        try:
+            check_machine(lab.machine(wanted), session.cell.qemu)
+        except LabError as error:
+            raise lacking(f"a QEMU that can do machine {wanted}: {error.message}") from None
+    return wanted
 
 
 def _lab(config: pytest.Config) -> Lab | None:
@@ -163,8 +204,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 @pytest.fixture
 def testbed(request: pytest.FixtureRequest) -> Testbed:
     """The living guest, and what the lab has in it."""
+    machine = _machine_for(request.config, request.node)
     try:
-        return request.config.stash[_SESSION].testbed()
+        return request.config.stash[_SESSION].testbed(machine)
     except LabError:
         # It was tried twice: no later test will fare better.
         request.session.shouldstop = "no guest boots"
@@ -181,6 +223,12 @@ def column(request: pytest.FixtureRequest) -> Mode | None:
 def guest(testbed: Testbed) -> Guest:
     """The guest under test, seen from the host."""
     return testbed.guest
+
+
+@pytest.fixture
+def machine(testbed: Testbed) -> Machine:
+    """The machine under test, as lab.yaml describes it: what a test may expect of it."""
+    return testbed.machine
 
 
 @pytest.fixture
@@ -215,7 +263,8 @@ def process(new_process: Callable[[], Process]) -> Process:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     run = item.config.stash.get(_SESSION, None)
     if run and _SUITE in item.stash:
-        item.stash[_WATCH] = Watch(run)
+        name = run.cell.machine_name if run.cell else None
+        item.stash[_WATCH] = Watch(run, _own_machine(item.config, item) or name)
     return (yield)
 
 
@@ -250,6 +299,7 @@ def pytest_runtest_makereport(
                 detail=watch.detail,
                 splats=verdict.splats,
                 evidence=watch.evidence(),
+                machine=watch.machine,
             )
         )
         if watch.found_afterwards:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lab.cache import Cache
 from lab.cell import Cell, Choice, Testbed
-from lab.config import Lab
+from lab.config import Lab, Machine
 from lab.errors import GuestLost, LabError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
@@ -44,6 +44,7 @@ class Session:
         self._repeats: dict[int, int] = {}  # by the guest's number
         self._selection = tuple(selection)
         self._accelerator = ""
+        self._machines: dict[str, Machine] = {}
         self._finished = False
         self.closed = False
 
@@ -53,14 +54,18 @@ class Session:
         self.cell = cell.__enter__()
         self.cell.boot_ahead()
 
-    def testbed(self) -> Testbed:
-        """The living guest. A boot that fails is tried once more. Raises LabError."""
+    def testbed(self, machine: str | None = None) -> Testbed:
+        """The living guest on a machine, by default the cell's own.
+
+        A boot that fails is tried once more. Raises LabError.
+        """
         assert self.cell is not None
         try:
-            testbed = self.cell.testbed()
+            testbed = self.cell.testbed(machine)
         except GuestLost as lost:
             self.add_trouble(lost)
-            testbed = self.cell.testbed()
+            testbed = self.cell.testbed(machine)
+        self._machines[testbed.machine_name] = testbed.machine
         if not self._accelerator:
             self._accelerator = testbed.guest.accelerator.value
             for name, seconds in testbed.guest.seconds.items():
@@ -123,6 +128,7 @@ class Session:
                 "cpus": len(os.sched_getaffinity(0)),
                 "python": platform.python_version(),
             },
+            machines={name: each.model_dump(mode="json") for name, each in self._machines.items()},
             figures=self._figures,
             tests=tuple(self._tests),
             trouble=tuple(self._trouble),

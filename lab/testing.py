@@ -26,6 +26,16 @@ def contract(rule: str, *modes: Mode) -> Callable[[Test], Test]:
     return mark
 
 
+def on_machine(name: str) -> Callable[[Test], Test]:
+    """Mark a test that needs a certain machine of lab.yaml.
+
+    It gets a guest there, whatever machine the run's other tests have. Where the run was given a
+    machine with `--machine`, and another one, it does not apply.
+    """
+    mark: Callable[[Test], Test] = pytest.mark.on_machine(name)
+    return mark
+
+
 class NotApplicable(Skipped):
     """This mode, kernel or machine has no such thing: nothing is missing from the run."""
 

@@ -12,10 +12,14 @@ from lab.session import Session
 
 
 class Watch:
-    """Lives as long as one test does; see `lab.plugin`."""
+    """Lives as long as one test does; see `lab.plugin`.
 
-    def __init__(self, session: Session) -> None:
+    `machine` is the name of the one that the test asks for, None where any will do.
+    """
+
+    def __init__(self, session: Session, machine: str | None) -> None:
         self._session = session
+        self._wanted = machine
         self._testbed: Testbed | None = None
         self._console_start = 0
         self._judgements: list[Judgement] = []
@@ -60,9 +64,16 @@ class Watch:
         names = ("console.log", "qemu.log", "qemu.sh")
         return tuple(self._session.folder.relative(folder / name) for name in names)
 
+    @property
+    def machine(self) -> str | None:
+        """The name of the machine that it runs on, None while it has no guest."""
+        return self._testbed.machine_name if self._testbed else None
+
     def _look(self) -> None:
-        """The first guest that the test sees is its own."""
+        """The first guest that the test sees is its own, if it is of its machine."""
         current = self._session.cell.current if self._session.cell else None
+        if current and self._wanted and current.machine_name != self._wanted:
+            return
         if self._testbed is None and current:
             self._testbed = current
             self._console_start = current.guest.console.size

@@ -117,8 +117,9 @@ def _outcome(case: ET.Element, item: TestRecord | Trouble) -> None:
         outcome = ET.SubElement(case, element, type=item.verdict.value)
         outcome.set("message", printable(item.message))
         outcome.text = printable("\n".join(filter(None, (item.detail, *item.splats))))
-    if item.evidence:
-        ET.SubElement(case, "system-out").text = printable("\n".join(item.evidence))
+    machine = item.machine if isinstance(item, TestRecord) else None
+    if said := [*([f"machine: {machine}"] if machine else []), *item.evidence]:
+        ET.SubElement(case, "system-out").text = printable("\n".join(said))
 
 
 def _time(seconds: float) -> str:

@@ -46,6 +46,7 @@ class TestRecord(_Written):
     in seconds and includes a boot that the test had to wait for. `message` says in a line or a
     few what happened, and for a skip what is missing; `detail` is the traceback. `splats` are
     the kernel's own reports on the console; `evidence` are paths relative to the run's folder.
+    `machine` is the machine of lab.yaml that it ran on, None where it had no guest.
     """
 
     __test__ = False  # pytest takes a class of this name for a test
@@ -60,6 +61,7 @@ class TestRecord(_Written):
     detail: str = ""
     splats: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    machine: str | None = None
 
     @property
     def subject(self) -> str:
@@ -116,9 +118,11 @@ class RunRecord(_Written):
     long the run took. `kernel`, `image`, `machine`, `qemu` and `host` say with hashes and versions
     what was tested and where; their values are whatever JSON can write. Of them the reports read
     `kernel["release"]`, `machine["name"]`, `qemu["version"]` and `host["name"]`, where they are
-    there. `accel` is `kvm` or `tcg`; `selection` is what the user asked for, in the words of the
-    command line. `figures` are measured numbers, the unit in the name: `boot_seconds`. `finished`
-    is false while the run is under way, and stays so when it was interrupted.
+    there. `machine` is what was asked for; `machines` are all that guests were booted on, by name,
+    as some tests need one of their own. `accel` is `kvm` or `tcg`; `selection` is what the user
+    asked for, in the words of the command line. `figures` are measured numbers, the unit in the
+    name: `boot_seconds`. `finished` is false while the run is under way, and stays so when it was
+    interrupted.
     """
 
     version: str
@@ -129,6 +133,7 @@ class RunRecord(_Written):
     kernel: Mapping[str, Any] = field(default_factory=dict)
     image: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
+    machines: Mapping[str, Any] = field(default_factory=dict)
     qemu: Mapping[str, Any] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)

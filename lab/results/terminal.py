@@ -28,7 +28,7 @@ def report(record: RunRecord, folder: Path, console: Console) -> None:
         _account(trouble, console)
     for test in record.tests:
         if test.verdict.is_trouble:
-            _heading(test, console)
+            _heading(test, record, console)
             _account(test, console)
     for verdict in (Verdict.KNOWN, Verdict.SKIPPED):
         _reasons(verdict, record.tests, console)
@@ -92,10 +92,12 @@ def _legend(record: RunRecord, console: Console) -> None:
         line(console, Text("A cell shows its worst verdict, and how many of its tests.", "dim"))
 
 
-def _heading(test: TestRecord, console: Console) -> None:
+def _heading(test: TestRecord, record: RunRecord, console: Console) -> None:
     console.print()
     subject = Text(printable(test.subject), "bold")
     mode = f" {test.mode.value}" if test.mode else ""
+    if test.machine and test.machine != record.machine.get("name"):
+        mode += f" on {test.machine}"
     title = f": {_title(test.subject)}" if test.rule in rules() else ""
     line(console, Text.assemble(_mark(test.verdict), " ", subject, mode, title))
     line(console, Text(f"  {printable(test.id)}"))
@@ -152,6 +154,8 @@ def _platform(record: RunRecord) -> Iterable[str]:
     name = kernel.get("release") or kernel.get("name") or "unknown"
     yield f"kernel {name}"
     yield f"machine {record.machine.get('name', 'unknown')}"
+    if others := [name for name in record.machines if name != record.machine.get("name")]:
+        yield f"a few tests on {' and '.join(others)}"
     if version := record.qemu.get("version"):
         yield f"QEMU {version}"
     if record.accel:

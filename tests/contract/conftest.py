@@ -15,7 +15,21 @@ from lab.vfio.modes import COMPAT_MODES, GROUP_MODES
 
 
 @pytest.fixture(autouse=True)
-def _kernel_has_the_mode(column: Mode | None, hands: Process, edu: Device) -> None:
+def _machine_hands_out_devices(request: pytest.FixtureRequest, testbed: Testbed) -> None:
+    """A test that asks for a machine knows what it gets there; the others need a device."""
+    if request.node.get_closest_marker("on_machine"):
+        return
+    iommu = testbed.machine.iommu
+    if not iommu:
+        raise not_applicable("without an IOMMU no device is in a group, and vfio-pci takes none")
+    if not iommu.interrupt_remapping:
+        raise not_applicable("without interrupt remapping no device is handed out (IRQ-4)")
+
+
+@pytest.fixture(autouse=True)
+def _kernel_has_the_mode(
+    column: Mode | None, hands: Process, edu: Device, _machine_hands_out_devices: None
+) -> None:
     """A kernel without a flow keeps that flow's rules trivially: they do not apply."""
     if column is Mode.IOMMUFD and not hands.exists(CDEVS):
         raise not_applicable("this kernel has no VFIO device cdev")

@@ -164,6 +164,65 @@ def test_a_guest_silenced_behind_our_back(small_lab: "SmallLab") -> None:
     assert outcome.results["finished"] is True
 
 
+# Which machine
+
+_MACHINES = """
+from lab.testing import on_machine
+
+@on_machine("no-iommu")
+def test_bare(machine, hands):
+    assert not machine.iommu
+    assert not hands.exists("/sys/class/iommu/dmar0")
+
+def test_own(machine, hands):
+    assert machine.iommu
+    assert hands.exists("/sys/class/iommu/dmar0")
+
+@on_machine("no-iommu")
+def test_bare_again(testbed):
+    assert testbed.number == 2
+
+@on_machine("elsewhere")
+def test_elsewhere(testbed):
+    pass
+"""
+
+
+def test_a_test_gets_the_machine_that_it_asks_for(small_lab: "SmallLab") -> None:
+    """Those of one machine follow each other, the run's own come first."""
+    small_lab.suite(_HEAD + _MACHINES)
+    outcome = small_lab.run()
+    assert outcome.status == 0
+    assert {name: test["machine"] for name, test in outcome.tests.items()} == {
+        "test_own": "vtd",
+        "test_elsewhere": "vtd",  # the guest that was there when it was skipped
+        "test_bare": "no-iommu",
+        "test_bare_again": "no-iommu",
+    }
+    assert [name for name, verdict in outcome.verdicts.items() if verdict == "kept"] == [
+        "test_own",
+        "test_bare",
+        "test_bare_again",
+    ]
+    assert outcome.tests["test_elsewhere"]["message"] == "needs a machine elsewhere in lab.yaml"
+    assert outcome.results["machine"]["name"] == "vtd"
+    assert set(outcome.results["machines"]) == {"vtd", "no-iommu"}
+
+
+def test_a_machine_that_was_asked_for_is_the_only_one(small_lab: "SmallLab") -> None:
+    small_lab.suite(_HEAD + _MACHINES)
+    outcome = small_lab.pytest("--machine", "vtd")
+    assert outcome.verdicts == {
+        "test_bare": "not-applicable",
+        "test_own": "kept",
+        "test_bare_again": "not-applicable",
+        "test_elsewhere": "not-applicable",
+    }
+    why = "this is about machine no-iommu, and the run is on vtd alone"
+    assert outcome.tests["test_bare"]["message"] == why
+    assert set(outcome.results["machines"]) == {"vtd"}
+
+
 # Which tests: none of these needs a guest
 
 _MARKED = """

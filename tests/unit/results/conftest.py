@@ -22,6 +22,7 @@ def broken() -> TestRecord:
         message="BIND <again> gave 0 & not EINVAL",
         detail="\n".join([*frames, "E  \x1b[31mFailed\x1b[0m \x00 \udc80"]),
         evidence=("guests/001/console.log",),
+        machine="vtd",
     )
 
 

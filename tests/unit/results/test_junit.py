@@ -87,7 +87,7 @@ def test_a_case_names_its_place_time_and_evidence(root: ET.Element) -> None:
     found = case(root, "test_second_bind_is_refused[iommufd]")
     assert found.get("classname") == "tests.contract.test_ownership"
     assert found.get("time") == "1.250"
-    assert found.findtext("system-out") == "guests/001/console.log"
+    assert found.findtext("system-out") == "machine: vtd\nguests/001/console.log"
 
 
 def test_a_splat_is_in_the_text(root: ET.Element) -> None:

@@ -53,6 +53,7 @@ def test_the_fields_that_scripts_read(record: RunRecord, broken: TestRecord) -> 
         "detail": broken.detail,
         "splats": [],
         "evidence": ["guests/001/console.log"],
+        "machine": "vtd",
     }
 
 

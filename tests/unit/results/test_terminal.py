@@ -90,6 +90,13 @@ def test_boots_that_tcg_spoilt_are_told(record: RunRecord) -> None:
     assert "timer: 2" in rendered(replace(record, figures={"boots_repeated": 2}))
 
 
+def test_another_machine_is_told(record: RunRecord, broken: TestRecord) -> None:
+    odd = replace(broken, machine="no-iommu")
+    text = rendered(replace(record, tests=(odd,), machines={"vtd": {}, "no-iommu": {}}))
+    assert "\nBROKEN OWN-3 iommufd on no-iommu: a second bind" in text
+    assert "kernel 6.12.57, machine vtd, a few tests on no-iommu, QEMU" in text
+
+
 def test_trouble_of_the_run_is_told(record: RunRecord) -> None:
     text = rendered(replace(record, tests=(), trouble=(Trouble("no QEMU", detail="why"),)))
     assert text.startswith("ERROR the run\n  no QEMU\n  | why\n")
