@@ -13,6 +13,7 @@ import errno
 import mmap
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ _CHUNK = 65536
 # have room for the longest name.
 _PROBE = 8
 _PROBE_ENTRY = 320
+_POINTER_ALIGNED = 64  # of exec's page: what its pointers stand behind
 
 
 class RemoteError(OSError):
@@ -187,6 +189,27 @@ class Process:
     def checked(self, op: Op, what: str, *, timeout: float | None = None) -> Result:
         """Run one op. Raises RemoteError or RemoteFault, with `what` in the message."""
         return check(self.batch([op], timeout=timeout)[0], what)
+
+    def exec(self) -> None:
+        """Become a new agent, as execve(2) does it: memory and threads are gone, the files that
+        are not O_CLOEXEC stay. Raises RemoteError.
+        """
+        program = path_bytes("/proc/self/exe")
+        words = self.mmap(self.page_size)
+        words.write(0, program.ljust(_POINTER_ALIGNED, b"\0"))
+        words.write(_POINTER_ALIGNED, struct.pack("<QQ", words.address, 0))
+        arguments = words.address + _POINTER_ALIGNED
+        call = Call(Syscall.EXECVE, (Imm(words.address), Imm(arguments), Imm(0)))
+        attempt = Program(setup=(call,))
+        with self._channel():
+            self._transport.send(encode_program(attempt))
+            kind, payload = self._next_frame(time.monotonic() + self.timeout)
+            if kind == FrameKind.HELLO:
+                decode_hello(payload)
+                return
+            failed = decode_results(attempt, payload)
+        words.close()
+        check(failed.rounds[0].setup[0], "execve")
 
     # System calls
 

@@ -69,7 +69,12 @@ class Syscall(IntEnum):
     DUP2 = 33
     NANOSLEEP = 35
     GETPID = 39
+    SENDMSG = 46
+    RECVMSG = 47
     SOCKETPAIR = 53
+    FORK = 57
+    EXECVE = 59
+    WAIT4 = 61
     KILL = 62
     FCNTL = 72
     FTRUNCATE = 77
@@ -91,12 +96,14 @@ class Syscall(IntEnum):
     PRCTL = 157
     SYNC = 162
     GETTID = 186
+    FUTEX = 202
     SCHED_SETAFFINITY = 203
     GETDENTS64 = 217
     TGKILL = 234
     EXIT_GROUP = 231
     OPENAT = 257
     MKDIRAT = 258
+    FCHOWNAT = 260
     NEWFSTATAT = 262
     UNLINKAT = 263
     READLINKAT = 267
