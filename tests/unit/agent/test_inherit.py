@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Files on their way to another process, and through an exec."""
 
-import os
 from errno import EBADF, ENOENT
 from fcntl import F_SETFD, FD_CLOEXEC
 
@@ -27,13 +26,16 @@ def test_a_child_holds_the_files_until_the_block_ends(process: Process) -> None:
 
 
 def test_a_file_travels_through_a_socket(connect: Connect) -> None:
-    with Process(connect()) as sender, Process(connect()) as receiver:
-        with socket_between(sender, receiver) as (near, far):
-            with sender.memfd(4096) as file:
-                file.write(b"from afar")
-                send_fd(near, file.fd)
-            with receiver.adopt(receive_fd(far), "memfd") as same:
-                assert same.pread(9, 0) == b"from afar"
+    with (
+        Process(connect()) as sender,
+        Process(connect()) as receiver,
+        socket_between(sender, receiver) as (near, far),
+    ):
+        with sender.memfd(4096) as file:
+            file.write(b"from afar")
+            send_fd(near, file.fd)
+        with receiver.adopt(receive_fd(far), "memfd") as same:
+            assert same.pread(9, 0) == b"from afar"
 
 
 def test_an_exec_keeps_what_is_not_close_on_exec(process: Process) -> None:
@@ -44,4 +46,4 @@ def test_an_exec_keeps_what_is_not_close_on_exec(process: Process) -> None:
     with pytest.raises(RemoteError) as error:
         gone.close()
     assert error.value.errno == EBADF
-    assert os.readlink(f"/proc/{process.pid}/exe").endswith("agent")
+    assert process.readlink("/proc/self/exe").endswith("agent")
