@@ -18,6 +18,7 @@ from lab.vfio.uapi import (
     DeviceRequest,
     GroupFlag,
     GroupRequest,
+    HotResetFlag,
     HwptFlag,
     IoasMapFlag,
     IommuDestroy,
@@ -44,6 +45,9 @@ from lab.vfio.uapi import (
     VfioIommuType1DmaUnmap,
     VfioIrqInfo,
     VfioIrqSet,
+    VfioPciDependentDevice,
+    VfioPciHotReset,
+    VfioPciHotResetInfo,
     VfioRegionInfo,
 )
 
@@ -190,6 +194,24 @@ class DeviceFile(VfioFile):
 
     def reset(self) -> None:
         self.call(DeviceRequest.VFIO_DEVICE_RESET)
+
+    def hot_reset_info(self, room: int = 32) -> tuple[HotResetFlag, list[VfioPciDependentDevice]]:
+        """Whom a hot reset of this device touches, where `room` devices are enough."""
+        head = ctypes.sizeof(VfioPciHotResetInfo)
+        devices = (VfioPciDependentDevice * room)()
+        argsz = head + ctypes.sizeof(devices)
+        data = bytearray(bytes(VfioPciHotResetInfo(argsz=argsz)) + bytes(devices))
+        self.call(DeviceRequest.VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, data)
+        info = VfioPciHotResetInfo.from_buffer_copy(data)
+        devices = type(devices).from_buffer_copy(data, head)
+        return HotResetFlag(info.flags), list(devices[: info.count])
+
+    def hot_reset(self, groups: Sequence[int] = ()) -> None:
+        """Reset the bus or slot; `groups` are files of all groups that are on it."""
+        data = b"".join(fd.to_bytes(4, "little", signed=True) for fd in groups)
+        argsz = ctypes.sizeof(VfioPciHotReset) + len(data)
+        head = VfioPciHotReset(argsz=argsz, count=len(groups))
+        self.call(DeviceRequest.VFIO_DEVICE_PCI_HOT_RESET, bytes(head) + data)
 
     def map_bar(self, index: int) -> Mapping:
         """All of a BAR, to be loaded from and stored to."""

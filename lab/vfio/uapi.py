@@ -6,7 +6,7 @@ lab's tests use is here; a new ioctl is a line in an enum and a structure.
 """
 
 import ctypes
-from ctypes import c_int32, c_uint32, c_uint64
+from ctypes import c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum, IntFlag
 
 
@@ -92,6 +92,20 @@ class PciRegion(IntEnum):
 class DeviceFlag(IntFlag):
     VFIO_DEVICE_FLAGS_RESET = 1
     VFIO_DEVICE_FLAGS_PCI = 2
+
+
+class HotResetFlag(IntFlag):
+    """What GET_PCI_HOT_RESET_INFO says of its list."""
+
+    VFIO_PCI_HOT_RESET_FLAG_DEV_ID = 1
+    VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED = 2
+
+
+class DeviceId(IntEnum):
+    """What stands in that list for a device that has no id in the caller's iommufd."""
+
+    VFIO_PCI_DEVID_OWNED = 0
+    VFIO_PCI_DEVID_NOT_OWNED = 0xFFFF_FFFF
 
 
 class PciIrq(IntEnum):
@@ -221,6 +235,35 @@ class VfioIrqSet(Structure):
         ("start", c_uint32),
         ("count", c_uint32),
     )
+
+
+class VfioPciDependentDevice(ctypes.LittleEndianStructure):
+    """A device that a hot reset touches; `id` is its group's number, or its id in an iommufd."""
+
+    _fields_ = (
+        ("id", c_uint32),
+        ("segment", c_uint16),
+        ("bus", c_uint8),
+        ("devfn", c_uint8),
+    )
+    id: int
+    segment: int
+    bus: int
+    devfn: int
+
+
+class VfioPciHotResetInfo(Structure):
+    """The devices stand behind it; their room counts in `argsz`."""
+
+    _fields_ = (("argsz", c_uint32), ("flags", c_uint32), ("count", c_uint32))
+    flags: int
+    count: int
+
+
+class VfioPciHotReset(Structure):
+    """Files of groups, as numbers of 4 bytes, stand behind it and count in `argsz`."""
+
+    _fields_ = (("argsz", c_uint32), ("flags", c_uint32), ("count", c_uint32))
 
 
 class VfioDeviceBindIommufd(Structure):
