@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""OWN-6 and OWN-7: a step of a flow that runs out of memory, in each of its allocations in turn.
+
+Source: Documentation/fault-injection/fault-injection.rst, "/proc/<pid>/task/<tid>/fail-nth". The
+n-th allocation of one thread fails, n from 1 on, until a step makes fewer than n. A step that fails
+has changed nothing: what can be asked is answered as before it, and the same step then succeeds,
+as do all that follow.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import count
+from mmap import MAP_SHARED, PROT_READ
+from os import O_RDWR
+
+import pytest
+
+from lab.agent.process import AT_FDCWD, Process, path_bytes
+from lab.agent.protocol import Buf, Call, Field, Imm, Reg, Result, Syscall
+from lab.contract import Mode
+from lab.testing import contract, not_applicable
+from lab.vfio.device import Device
+from lab.vfio.files import READ_WRITE, Iommufd
+from lab.vfio.modes import GROUP_MODES, IOMMU_TYPES, container_path, open_device
+from lab.vfio.uapi import (
+    ContainerRequest,
+    DeviceRequest,
+    GroupRequest,
+    IoasMapFlag,
+    IommufdRequest,
+    IommuIoasAlloc,
+    IommuIoasMap,
+    IommuIoasUnmap,
+    VfioDeviceAttachIommufdPt,
+    VfioDeviceBindIommufd,
+    VfioDeviceDetachIommufdPt,
+    VfioDeviceInfo,
+    VfioIommuType1DmaMap,
+    VfioIommuType1DmaUnmap,
+)
+
+IOVA = 0x10_0000
+PAGES = 16
+MOST = 400  # allocations that no step comes near
+NTH = "/proc/thread-self/fail-nth"
+KNOBS: Mapping[str, str] = {
+    "/sys/kernel/debug/failslab/ignore-gfp-wait": "N",
+    "/sys/kernel/debug/failslab/verbose": "0",
+    "/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait": "N",
+    "/sys/kernel/debug/fail_page_alloc/min-order": "0",
+    "/sys/kernel/debug/fail_page_alloc/verbose": "0",
+    "/sys/kernel/debug/fail_iommufd/verbose": "0",
+}
+"""Allocations that may sleep fail, too, and single pages; the console tells of none. IOMMUFD_TEST
+has a point of its own in each look-up of an object, which then fails with ENOENT."""
+NEEDED = ("/proc/self/fail-nth", "/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc")
+
+
+class Place(IntEnum):
+    """Registers."""
+
+    CONTEXT = 0  # the iommufd, or the container
+    DEVICE = 1
+    IOAS = 2
+    GROUP = 3
+    BAR = 4
+    FAILED = 5  # what the step that was to fail has got
+    PROBE = 6
+    NTH = 7
+
+
+@pytest.fixture
+def awake(hands: Process, edu: Device) -> Iterator[Device]:
+    """An edu that is enabled before vfio-pci gets it, as by a user of sysfs.
+
+    Otherwise each open has ACPICA interpret _PRT to route INTx, hundreds of allocations that are
+    not VFIO's, and 6.12's does not survive that all of them fail.
+    """
+
+    def enable(value: int) -> None:
+        with edu.driven_by(hands, None):
+            hands.write_text(f"{edu.sysfs}/enable", str(value))
+
+    enable(1)
+    try:
+        yield edu
+    finally:
+        enable(0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a flow."""
+
+    name: str
+    call: Call
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A step whose n-th allocation was to fail, amid its flow."""
+
+    before: tuple[tuple[int, int], ...]  # what the probes said: value and errno
+    result: Result
+    injected: bool  # it had an n-th allocation
+    after: tuple[tuple[int, int], ...]
+    rest: tuple[Result, ...]  # the same step again, and all that follow
+
+
+@pytest.fixture(autouse=True)
+def _memory_can_fail(hands: Process) -> Iterator[None]:
+    """Set the knobs, and set them back."""
+    if not all(map(hands.exists, NEEDED)):
+        raise not_applicable("this kernel was built without fault injection")
+    before = {path: hands.read_text(path) for path in KNOBS if hands.exists(path)}
+    try:
+        for path in before:
+            hands.write_text(path, KNOBS[path])
+        yield
+    finally:
+        for path, value in before.items():
+            hands.write_text(path, value.strip())
+
+
+def _open(path: str, place: Place) -> Call:
+    words = Imm(AT_FDCWD), Buf(path_bytes(path), returned=False), Imm(O_RDWR), Imm(0)
+    return Call(Syscall.OPENAT, words, place)
+
+
+def _close(place: Place) -> Call:
+    return Call(Syscall.CLOSE, (Reg(place),))
+
+
+def _unmap(process: Process, place: Place) -> Call:
+    return Call(Syscall.MUNMAP, (Reg(place), Imm(process.page_size)))
+
+
+def _ioctl(place: Place, request: IntEnum, argument: Buf | Imm, into: Place | None = None) -> Call:
+    return Call(Syscall.IOCTL, (Reg(place), Imm(request), argument), into)
+
+
+def _bar(process: Process) -> tuple[Step, ...]:
+    """What both flows do with a device that they have."""
+    words = Imm(0), Imm(process.page_size), Imm(PROT_READ), Imm(MAP_SHARED), Reg(Place.DEVICE)
+    return (
+        Step("mmap of a BAR", Call(Syscall.MMAP, (*words, Imm(0)), Place.BAR)),
+        Step("munmap", _unmap(process, Place.BAR)),
+    )
+
+
+def _cdev_flow(process: Process, path: str, address: int) -> tuple[Step, ...]:
+    """From the first open to the last step before the closes, one call at a time.
+
+    A close cannot fail. What the IOMMU core does on its way without memory is a WARN:
+    __iommu_group_set_domain_nofail() goes back to a domain that Intel's driver allocates for.
+    """
+    length = PAGES * process.page_size
+    flags = (
+        IoasMapFlag.IOMMU_IOAS_MAP_FIXED_IOVA
+        | IoasMapFlag.IOMMU_IOAS_MAP_READABLE
+        | IoasMapFlag.IOMMU_IOAS_MAP_WRITEABLE
+    )
+    bind = Buf(bytes(VfioDeviceBindIommufd()), inputs=(Field(8, 4, Place.CONTEXT),))
+    alloc = Buf(bytes(IommuIoasAlloc()), outputs=(Field(8, 4, Place.IOAS),))
+    attach = Buf(bytes(VfioDeviceAttachIommufdPt()), inputs=(Field(8, 4, Place.IOAS),))
+    mapped = IommuIoasMap(flags=flags, user_va=address, length=length, iova=IOVA)
+    unmapped = IommuIoasUnmap(iova=IOVA, length=length)
+    return (
+        Step("open of the iommufd", _open(Iommufd.PATH, Place.CONTEXT)),
+        Step("open of the cdev", _open(path, Place.DEVICE)),
+        Step("BIND", _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_BIND_IOMMUFD, bind)),
+        Step("IOAS_ALLOC", _ioctl(Place.CONTEXT, IommufdRequest.IOMMU_IOAS_ALLOC, alloc)),
+        Step("ATTACH", _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT, attach)),
+        Step(
+            "IOAS_MAP",
+            _ioctl(
+                Place.CONTEXT,
+                IommufdRequest.IOMMU_IOAS_MAP,
+                Buf(bytes(mapped), inputs=(Field(8, 4, Place.IOAS),)),
+            ),
+        ),
+        *_bar(process),
+        Step(
+            "IOAS_UNMAP",
+            _ioctl(
+                Place.CONTEXT,
+                IommufdRequest.IOMMU_IOAS_UNMAP,
+                Buf(bytes(unmapped), inputs=(Field(4, 4, Place.IOAS),)),
+            ),
+        ),
+        Step(
+            "DETACH",
+            _ioctl(
+                Place.DEVICE,
+                DeviceRequest.VFIO_DEVICE_DETACH_IOMMUFD_PT,
+                Buf(bytes(VfioDeviceDetachIommufdPt())),
+            ),
+        ),
+    )
+
+
+def _group_flow(
+    process: Process, device: Device, path: str, mode: Mode, address: int
+) -> tuple[Step, ...]:
+    """Likewise."""
+    length = PAGES * process.page_size
+    mapped = VfioIommuType1DmaMap(flags=READ_WRITE, vaddr=address, iova=IOVA, size=length)
+    unmapped = VfioIommuType1DmaUnmap(iova=IOVA, size=length)
+    fd = Buf(size=4, inputs=(Field(0, 4, Place.CONTEXT),))
+    name = Buf(device.address.encode() + b"\0")
+    return (
+        Step("open of the container", _open(container_path(mode), Place.CONTEXT)),
+        Step("open of the group", _open(path, Place.GROUP)),
+        Step("SET_CONTAINER", _ioctl(Place.GROUP, GroupRequest.VFIO_GROUP_SET_CONTAINER, fd)),
+        Step(
+            "SET_IOMMU",
+            _ioctl(Place.CONTEXT, ContainerRequest.VFIO_SET_IOMMU, Imm(IOMMU_TYPES[mode])),
+        ),
+        Step(
+            "MAP_DMA",
+            _ioctl(Place.CONTEXT, ContainerRequest.VFIO_IOMMU_MAP_DMA, Buf(bytes(mapped))),
+        ),
+        Step(
+            "GET_DEVICE_FD",
+            _ioctl(Place.GROUP, GroupRequest.VFIO_GROUP_GET_DEVICE_FD, name, Place.DEVICE),
+        ),
+        *_bar(process),
+        Step(
+            "UNMAP_DMA",
+            _ioctl(Place.CONTEXT, ContainerRequest.VFIO_IOMMU_UNMAP_DMA, Buf(bytes(unmapped))),
+        ),
+    )
+
+
+def _probes(group: str) -> tuple[Call, ...]:
+    """The lowest fd that is free; whether the device answers; whether the group opens."""
+    info = Buf(bytes(VfioDeviceInfo()))
+    return (
+        Call(Syscall.EVENTFD2, (Imm(0), Imm(0)), Place.PROBE),
+        _close(Place.PROBE),
+        _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_GET_INFO, info),
+        _open(group, Place.PROBE),
+        _close(Place.PROBE),
+    )
+
+
+def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group: str) -> Attempt:
+    """Walk the flow; at `step` let the n-th allocation fail, then do that step again and go on.
+
+    All of it is one program, because fail-nth is the thread's own.
+    """
+
+    def set_nth(number: int) -> Call:
+        text = str(number).encode()
+        words = Reg(Place.NTH), Buf(text, returned=False), Imm(len(text)), Imm(0)
+        return Call(Syscall.PWRITE64, words)
+
+    call = flow[step].call
+    spare = None if call.register is None else Place.FAILED
+    words = Reg(Place.NTH), Buf(size=16), Imm(16), Imm(0)
+    probes = _probes(group)
+    parts = (
+        (_open(NTH, Place.NTH), *(each.call for each in flow[:step])),
+        probes,
+        (set_nth(nth), replace(call, register=spare), Call(Syscall.PREAD64, words), set_nth(0)),
+        probes,
+        tuple(each.call for each in flow[step:]),
+        # All closes; a step that had succeeded was done twice, and may have got two of its kind.
+        (
+            *(_unmap(process, place) for place in (Place.FAILED, Place.BAR)),
+            *map(_close, (Place.FAILED, Place.DEVICE, Place.GROUP, Place.CONTEXT, Place.NTH)),
+        ),
+    )
+    results = iter(process.batch([op for part in parts for op in part], timeout=60.0))
+    start, before, (set_, failed, asked, _), after, rest, _ = (
+        tuple(next(results) for _ in part) for part in parts
+    )
+    assert all(result.ok for result in (*start, set_)), f"on the way to {flow[step].name}"
+    left = int(asked.data[: asked.value])
+    return Attempt(_answers(before), failed, left == 0, _answers(after), rest)
+
+
+def _answers(probes: Sequence[Result]) -> tuple[tuple[int, int], ...]:
+    return tuple((result.value, result.errno) for result in probes)
+
+
+def _sweep(process: Process, flow: Sequence[Step], group: str) -> tuple[Counter[str], int]:
+    """Every step with its 1st, 2nd, … allocation failing; failures by step, and how many
+    allocations failed in all: the kernel can do without some."""
+    failures: Counter[str] = Counter()
+    injected = 0
+    for number, step in enumerate(flow):
+        for nth in count(1):
+            assert nth < MOST, f"{step.name} never gets through"
+            attempt = _attempt(process, flow, number, nth, group)
+            if not attempt.result.ok:
+                assert attempt.injected, f"{step.name} failed, and not for want of memory"
+                assert attempt.after == attempt.before, f"allocation {nth} of {step.name}"
+                errnos = {
+                    later.name: result.errno
+                    for later, result in zip(flow[number:], attempt.rest, strict=True)
+                    if not result.ok
+                }
+                assert not errnos, f"after allocation {nth} of {step.name} had failed"
+                failures[step.name] += 1
+            if not attempt.injected:
+                break
+            injected += 1
+    return failures, injected
+
+
+@contextmanager
+def _same_memory(process: Process) -> Iterator[None]:
+    """The process has as much memory locked and pinned after the block as before it."""
+
+    def words() -> list[str]:
+        lines = process.read_text("/proc/self/status").splitlines()
+        return [line for line in lines if line.startswith(("VmLck", "VmPin"))]
+
+    before = words()
+    yield
+    assert words() == before
+
+
+def _is_as_before(process: Process, hands: Process, device: Device, mode: Mode) -> None:
+    with open_device(process, device, mode) as opened:
+        opened.device.info()
+    if hands.exists(device.group_path(hands)):
+        device.open_group(process).close()
+
+
+def _report(record: Callable[[str, object], None], failures: Counter[str], injected: int) -> None:
+    assert failures, "no allocation failed: nothing was injected"
+    record("failed", ", ".join(f"{name} {number}" for name, number in failures.items()))
+    record("borne", injected - failures.total())
+
+
+@contract("OWN-7", Mode.IOMMUFD)
+def test_step_of_the_cdev_flow_without_memory_changes_nothing(
+    process: Process,
+    hands: Process,
+    awake: Device,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """The file is parked or bound as it was, the group can be opened or not as it could."""
+    with process.mmap(PAGES * process.page_size) as memory:
+        memory.write(0, b"\1")
+        flow = _cdev_flow(process, awake.cdev_path(hands), memory.address)
+        with _same_memory(process):
+            failures, injected = _sweep(process, flow, awake.group_path(hands))
+    _is_as_before(process, hands, awake, Mode.IOMMUFD)
+    _report(record_property, failures, injected)
+
+
+@contract("OWN-6", *GROUP_MODES)
+def test_step_of_the_group_flow_without_memory_changes_nothing(
+    process: Process,
+    hands: Process,
+    awake: Device,
+    mode: Mode,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """No fd is installed or reserved, and the group is as it was."""
+    group = awake.group_path(hands)
+    with process.mmap(PAGES * process.page_size) as memory:
+        memory.write(0, b"\1")
+        flow = _group_flow(process, awake, group, mode, memory.address)
+        with _same_memory(process):
+            failures, injected = _sweep(process, flow, group)
+    _is_as_before(process, hands, awake, mode)
+    _report(record_property, failures, injected)
