@@ -12,12 +12,17 @@ def line(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=True)
 
 
+def plain_table() -> Table:
+    """A table as all reports have it."""
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False)
+
+
 def rule_table() -> Table:
     """A table that begins with a rule's id and its `shortened` title.
 
     The title's column alone may wrap: then rich narrows it first, and no other is cut.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     table.add_column("rule", no_wrap=True)
     table.add_column("")
     return table

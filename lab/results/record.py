@@ -41,9 +41,10 @@ class _Written:
 class TestRecord(_Written):
     """What became of one test.
 
-    `id` is pytest's node id; `rule` the contract's rule it cites, None where it cites none (a
-    program of the selftests); `mode` None where the test is not run once a mode. `duration` is
-    in seconds and includes a boot that the test had to wait for. `message` says in a line or a
+    `id` is pytest's node id; `rule` the contract's rule it cites, None where it cites none;
+    `program` the name of the C program that it is a case of, if it is one; `mode` None where the
+    test is not run once a mode. `duration` is in seconds and includes a boot that the test had to
+    wait for. `message` says in a line or a
     few what happened, and for a skip what is missing; `detail` is the traceback. `splats` are
     the kernel's own reports on the console; `evidence` are paths relative to the run's folder.
     `machine` is the machine of lab.yaml that it ran on, None where it had no guest.
@@ -62,11 +63,12 @@ class TestRecord(_Written):
     splats: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     machine: str | None = None
+    program: str | None = None
 
     @property
     def subject(self) -> str:
-        """What it tests, the name of its row: the rule, or its suite where it cites none."""
-        return self.rule or self.suite
+        """What it tests, the name of its row: the rule, the program, or else its suite."""
+        return self.rule or self.program or self.suite
 
     @property
     def exit_status(self) -> int:

@@ -2,6 +2,7 @@
 """A run's report for a person: what was tested, what is broken and where to look."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.contract import Mode, rules
-from lab.results.layout import line, rule_table, shortened
+from lab.results.layout import line, plain_table, rule_table, shortened
 from lab.results.record import Cell, RunRecord, TestRecord, Trouble
 from lab.results.text import printable
 from lab.results.verdict import Verdict
@@ -20,9 +21,13 @@ _DETAIL = 12  # lines at the end of a traceback, where the failing call stands
 
 def report(record: RunRecord, folder: Path, console: Console) -> None:
     """Write the report of a run that was left in `folder`."""
-    if record.tests:
-        console.print(_table(record))
-        _legend(record, console)
+    programs = [test for test in record.tests if test.program]
+    others = replace(record, tests=tuple(test for test in record.tests if not test.program))
+    if others.tests:
+        console.print(_table(others))
+        _legend(others, console)
+    if programs:
+        console.print(_programs(programs))
     for trouble in record.every_trouble:
         line(console, Text.assemble(_mark(trouble.verdict), " the run"))
         _account(trouble, console)
@@ -44,6 +49,26 @@ def _table(record: RunRecord) -> Table:
     for subject in _subjects(record):
         row = [_cell(cells.get((subject, mode))) for mode in modes]
         table.add_row(Text(printable(subject)), shortened(_title(subject)), *row)
+    return table
+
+
+def _programs(tests: Sequence[TestRecord]) -> Table:
+    """The cases of programs: a row a program, and how many have each verdict that occurs."""
+    verdicts = [verdict for verdict in Verdict if any(test.verdict is verdict for test in tests)]
+    table = plain_table()
+    table.add_column("program", no_wrap=True)
+    for verdict in verdicts:
+        table.add_column(verdict.mark.text, no_wrap=True, justify="right")
+    table.add_column("seconds", no_wrap=True, justify="right")
+    for program in dict.fromkeys(test.program for test in tests):
+        own = [test for test in tests if test.program == program]
+        counts = [sum(test.verdict is verdict for test in own) for verdict in verdicts]
+        seconds = sum(test.duration for test in own)
+        cells = [
+            Text(str(count or ""), verdict.mark.style)
+            for count, verdict in zip(counts, verdicts, strict=True)
+        ]
+        table.add_row(Text(printable(program or "")), *cells, f"{seconds:.1f}")
     return table
 
 

@@ -54,6 +54,7 @@ def test_the_fields_that_scripts_read(record: RunRecord, broken: TestRecord) -> 
         "splats": [],
         "evidence": ["guests/001/console.log"],
         "machine": "vtd",
+        "program": None,
     }
 
 

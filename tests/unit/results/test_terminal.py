@@ -55,6 +55,24 @@ def test_no_word_of_the_table_is_cut_but_titles(record: RunRecord) -> None:
     assert all(len(line) <= 80 for line in text.splitlines()[:4])
 
 
+def test_a_program_has_a_row_of_counts(record: RunRecord, broken: TestRecord) -> None:
+    case = replace(broken, id="a::case", suite="selftests", rule=None, program="iommufd_fail_nth")
+    cases = [
+        case,
+        replace(case, verdict=Verdict.KEPT),
+        replace(case, verdict=Verdict.KEPT, mode=None),
+        replace(case, verdict=Verdict.SKIPPED, program="vfio_pci_device_test"),
+    ]
+    text = rendered(replace(record, tests=(*record.tests, *cases)))
+    assert row(text, "program").split() == ["program", "kept", "skip", "BROKEN", "seconds"]
+    assert row(text, "iommufd_fail").split() == ["iommufd_fail_nth", "2", "1", "3.8"]
+    assert row(text, "vfio_pci_device_test").split() == ["vfio_pci_device_test", "1", "1.2"]
+    assert row(text, "OWN-3") == row(rendered(record), "OWN-3")
+    alone = rendered(replace(record, tests=tuple(cases)))
+    assert not any(line.startswith("rule") for line in alone.splitlines())
+    assert "BROKEN iommufd_fail_nth iommufd" in alone
+
+
 def test_trouble_is_told_in_full(record: RunRecord) -> None:
     text = rendered(record)
     _, account = text.split("\nBROKEN OWN-3 iommufd: a second bind fails and disturbs nobody\n")
