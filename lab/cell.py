@@ -169,6 +169,7 @@ class Cell:
             self.image.initramfs,
             (*COMMAND_LINE, *self.choice.command_line),
             self.choice.qemu_arguments,
+            self.kernel.modules,
         )
         deadline = Deadline.after(self.choice.boot_timeout)
         with ExitStack() as stack:

@@ -57,6 +57,12 @@ class Boot:
     initramfs: Path
     command_line: tuple[str, ...] = COMMAND_LINE
     extra: tuple[str, ...] = ()  # the user's own words for QEMU
+    modules: Path | None = None  # the kernel's, in an archive like the initramfs
+
+    @property
+    def archives(self) -> tuple[Path, ...]:
+        """What the guest's kernel unpacks at boot, in this order, after the guest's keys."""
+        return (self.modules, self.initramfs) if self.modules else (self.initramfs,)
 
 
 def present(machine: Machine, qemu: Qemu) -> dict[str, Device]:
@@ -115,7 +121,7 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
     # fmt: on
 
 
-def script(argv: Sequence[str], image: Path) -> str:
+def script(argv: Sequence[str], *archives: Path) -> str:
     """The same guest, to be started by hand: its console is the terminal."""
     lines: list[str] = []
     for word in argv:
@@ -129,7 +135,7 @@ def script(argv: Sequence[str], image: Path) -> str:
         "# Starts this guest by hand, with its console here and its QMP on ./qmp.sock.\n"
         f"# `info usernet` on QMP's human monitor says where SSH is; the key is ./{PRIVATE}.\n"
         'cd "$(dirname "$0")" || exit\n'
-        f"cat {ARCHIVE} {shlex.quote(str(image))} >{INITRAMFS} || exit\n"
+        f"cat {ARCHIVE} {shlex.join(map(str, archives))} >{INITRAMFS} || exit\n"
         f'exec {command} "$@"\n'
     )
 

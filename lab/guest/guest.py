@@ -191,10 +191,10 @@ def _boot_with(
     keys.store(folder)
     options = arguments(order, hypervisor.qemu, accelerator)
     by_hand = folder / "qemu.sh"
-    by_hand.write_text(script([str(hypervisor.qemu.path), *options], order.initramfs))
+    by_hand.write_text(script([str(hypervisor.qemu.path), *options], *order.archives))
     by_hand.chmod(0o755)
     initramfs = folder / INITRAMFS
-    initramfs.write_bytes(keys.archive + order.initramfs.read_bytes())
+    initramfs.write_bytes(keys.archive + b"".join(a.read_bytes() for a in order.archives))
     devices = present(order.machine, hypervisor.qemu)
     started = time.monotonic()
     with launch(hypervisor.loop, hypervisor.qemu.path, options, folder) as running:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lab.cache import Cache
 from lab.errors import BuildError, InfrastructureError
+from lab.kernel import modules
 from lab.kernel.configure import configure
 from lab.kernel.fragment import Wish
 from lab.kernel.toolchain import Toolchain
@@ -45,7 +46,8 @@ class Build:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def into(self, folder: Path) -> Mapping[str, Any]:
-        """Leave bzImage, vmlinux, config, headers/ and build.log; return what was seen.
+        """Leave bzImage, vmlinux, config, headers/, build.log, and modules.cpio where a fragment
+        asks for modules; return what was seen.
 
         Raises ConfigurationError (fragments), BuildError (the compiler), InfrastructureError.
         """
@@ -66,6 +68,10 @@ class Build:
         release = (objects / "include" / "config" / "kernel.release").read_text().strip()
         (objects / "arch" / "x86" / "boot" / "bzImage").rename(folder / "bzImage")
         (objects / "vmlinux").rename(folder / "vmlinux")
+        if self._modular:
+            whole = modules.archive(self._modules(make, folder / "modules") / release)
+            (folder / modules.ARCHIVE).write_bytes(whole)
+            shutil.rmtree(folder / "modules")
         config.rename(folder / "config")
         shutil.rmtree(work)
         return {
@@ -75,6 +81,15 @@ class Build:
             "stages": self.seconds,
             "make": run(["make", "--version"])[0],
         }
+
+    @property
+    def _modular(self) -> bool:
+        return any(wish.value == "m" for wish in self.wishes)
+
+    def _modules(self, make: Sequence[str], root: Path) -> Path:
+        """Install them, without what only a debugger reads; the folder of all releases."""
+        run([*make, f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"])
+        return root / "lib" / "modules"
 
     @contextmanager
     def _timed(self, stage: str, title: str) -> Iterator[Step]:
@@ -127,7 +142,8 @@ class Build:
                 step.advance(done, max(self.expected, done) if self.expected else None)
 
         try:
-            run([*make, f"-j{_jobs()}", "bzImage"], log=log, on_line=count)
+            targets = ["bzImage", "modules"] if self._modular else ["bzImage"]
+            run([*make, f"-j{_jobs()}", *targets], log=log, on_line=count)
         except CommandError as error:
             raise self._failed(log) from error
         step.result(f"{done} commands")

@@ -15,7 +15,10 @@ _MISTYPED = re.compile(r"^#?\s*CONFIG_\w+")
 
 @dataclass(frozen=True)
 class Wish:
-    """What one line of a fragment asks for. `value` is as in .config; "n" is "is not set"."""
+    """What one line of a fragment asks for. `value` is as in .config; "n" is "is not set".
+
+    What is asked for as a module goes into the kernel's archive of modules.
+    """
 
     symbol: str
     value: str
@@ -56,11 +59,6 @@ def read(file: Path) -> list[Wish]:
             raise ConfigurationError(
                 f"{file}:{number}: '{line}' is no line of a fragment; expected CONFIG_NAME=VALUE, "
                 "`# CONFIG_NAME is not set`, or a comment"
-            )
-        if wishes and wishes[-1].line == number and wishes[-1].value == "m":
-            raise ConfigurationError(
-                f"{file}:{number}: '{line}' asks for a module, and no image carries modules; "
-                "expected y or n"
             )
     return wishes
 

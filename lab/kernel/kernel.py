@@ -13,7 +13,8 @@ class Kernel:
 
     `name` is the word that asked for it, `headers` the include folder of its user-space API,
     `release` what `uname -r` says, `build_id` the GNU build id of vmlinux, and `key` changes
-    when the bits do. `provenance` says how it came to be; JSON can write it.
+    when the bits do. `provenance` says how it came to be; JSON can write it. `modules` is the
+    cpio archive of its modules, where it has any that the lab needs.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Kernel:
     build_id: str | None
     key: str
     provenance: Mapping[str, Any]
+    modules: Path | None = None

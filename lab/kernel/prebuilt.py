@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lab.cache import hash_of_file
 from lab.errors import ConfigurationError
+from lab.kernel import modules
 from lab.kernel.build import build_id
 from lab.kernel.kernel import Kernel
 
@@ -35,6 +36,7 @@ def of_bzimage(name: str, bzimage: Path) -> Kernel:
         build_id=build_id(vmlinux) if vmlinux else None,
         key=digest[:24],
         provenance={"bzimage": str(bzimage), "sha256": digest, "release": release},
+        modules=_first(beside / modules.ARCHIVE),
     )
 
 

@@ -11,7 +11,7 @@ from lab.cache import Cache, Entry, key_of
 from lab.config import Lab, known
 from lab.debian import ListsTooOld
 from lab.errors import ConfigurationError
-from lab.kernel import fragment, source, toolchain
+from lab.kernel import fragment, modules, source, toolchain
 from lab.kernel.build import RECIPE, Build
 from lab.kernel.kernel import Kernel
 from lab.kernel.prebuilt import of_bzimage
@@ -167,6 +167,7 @@ def _kernel(name: str, entry: Entry) -> Kernel:
         build_id=provenance["build_id"],
         key=entry.key,
         provenance=provenance,
+        modules=archive if (archive := entry.path / modules.ARCHIVE).is_file() else None,
     )
 
 

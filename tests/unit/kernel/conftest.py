@@ -51,6 +51,13 @@ case "$*" in
     echo image >"$objects/arch/x86/boot/bzImage"
     echo 6.12.99 >"$objects/include/config/kernel.release"
     ;;
+*modules_install*)
+    root=$(grep -o "INSTALL_MOD_PATH=[^ ]*" <<<"$*")
+    place=${root#*=}/lib/modules/6.12.99
+    mkdir -p "$place/kernel"
+    echo vfio >"$place/kernel/vfio.ko"
+    echo "kernel/vfio.ko:" >"$place/modules.dep"
+    ;;
 *headers*)
     mkdir -p "$objects/usr/include/linux"
     echo "/* vfio */" >"$objects/usr/include/linux/vfio.h"
@@ -84,6 +91,7 @@ def lab(tmp_path: Path) -> Lab:
     (fragments / "base.config").write_text("CONFIG_VFIO=y\n")
     (fragments / "less.config").write_text("# CONFIG_VFIO is not set\n")
     (fragments / "lost.config").write_text("# why\nCONFIG_ORPHAN=y\n")
+    (fragments / "loose.config").write_text("CONFIG_VFIO=m\n")
     tree = tmp_path / "linux-6.12"
     tree.mkdir()
     (tree / "Kconfig").write_text("config VFIO\n\tbool\nconfig ORPHAN\n\tbool\n\tdepends on MMU\n")

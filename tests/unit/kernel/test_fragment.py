@@ -28,13 +28,6 @@ def test_a_line_that_asks_for_nothing_is_an_error_with_its_place(tmp_path: Path,
         read(file)
 
 
-def test_a_module_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "a.config"
-    file.write_text("CONFIG_A=m\n")
-    with pytest.raises(ConfigurationError, match=r"a\.config:1: .* no image carries modules"):
-        read(file)
-
-
 def test_the_last_wish_for_a_symbol_counts() -> None:
     merged = merge([[wish("y"), wish("0x1")], [wish("n")]])
     assert text_of(merged) == "# CONFIG_X is not set\n"
@@ -46,6 +39,7 @@ def test_the_last_wish_for_a_symbol_counts() -> None:
         ("y", "CONFIG_X=y"),
         ("n", "# CONFIG_X is not set"),
         ("n", ""),
+        ("m", "CONFIG_X=m"),
         ("16", "CONFIG_X=0x10"),
         ('"a"', 'CONFIG_X="a"'),
     ],
@@ -61,6 +55,8 @@ def test_a_wish_is_met(asked: str, config: str) -> None:
         ("y", "# CONFIG_X is not set"),
         ("y", "CONFIG_X=m"),
         ("n", "CONFIG_X=y"),
+        ("m", "CONFIG_X=y"),
+        ("m", ""),
         ("16", "CONFIG_X=16384"),
         ('"a"', 'CONFIG_X="ab"'),
         ("y", "CONFIG_XY=y"),

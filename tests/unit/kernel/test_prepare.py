@@ -73,6 +73,14 @@ def test_a_fragment_behind_the_name_makes_another_kernel(prepared: Prepare) -> N
     assert variant.config.read_text() == "# CONFIG_VFIO is not set\n"
 
 
+def test_modules_come_in_an_archive_that_only_their_kernel_has(prepared: Prepare) -> None:
+    assert prepared("ball").modules is None
+    kernel = prepared("ball+loose")
+    assert kernel.modules
+    assert b"usr/lib/modules/6.12.99/kernel/vfio.ko" in kernel.modules.read_bytes()
+    assert [file.name for file in kernel.modules.parent.iterdir() if file.is_dir()] == ["headers"]
+
+
 def test_a_comment_in_a_fragment_moves_no_bit(prepared: Prepare, lab: Lab) -> None:
     first = prepared("ball")
     lab.fragment("base").write_text("# why\nCONFIG_VFIO=y\n")
@@ -118,7 +126,7 @@ def test_an_unknown_name_lists_what_there_is(prepared: Prepare) -> None:
 
 
 def test_an_unknown_fragment_lists_what_there_is(prepared: Prepare) -> None:
-    with pytest.raises(ConfigurationError, match=r"ball\+kasan: .*base, less, lost"):
+    with pytest.raises(ConfigurationError, match=r"ball\+kasan: .*base, less, loose, lost"):
         prepared("ball+kasan")
 
 
