@@ -19,7 +19,10 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from lab.document import Document, load
 from lab.errors import ConfigurationError
@@ -59,21 +62,31 @@ class TarballSource(Model):
     tarball: Path
 
 
+class DebSource(Model):
+    """A kernel that Debian built. Without a suite every one that the lab names is looked into."""
+
+    deb: str
+    suite: str | None = None
+
+
 def _kind_of_source(value: Any) -> str | None:
     # a model where it is written, the text's keys where it is read
     keys = type(value).model_fields if isinstance(value, Model) else value
     keys = keys if isinstance(keys, dict) else {}
-    return next((kind for kind in ("package", "git", "tarball") if kind in keys), None)
+    return next((kind for kind in ("package", "git", "tarball", "deb") if kind in keys), None)
 
 
 Source = Annotated[
     Annotated[PackageSource, Tag("package")]
     | Annotated[GitSource, Tag("git")]
-    | Annotated[TarballSource, Tag("tarball")],
+    | Annotated[TarballSource, Tag("tarball")]
+    | Annotated[DebSource, Tag("deb")],
     Discriminator(
         _kind_of_source,
         custom_error_type="source",
-        custom_error_message="expected one of {package, suite}, {git, ref}, {tarball}",
+        custom_error_message=(
+            "expected one of {package, suite}, {git, ref}, {tarball}, {deb, suite}"
+        ),
     ),
 ]
 
@@ -82,8 +95,17 @@ class Kernel(Model):
     """What decides a kernel's bits."""
 
     source: Source
-    fragments: tuple[str, ...] = Field(min_length=1)
+    fragments: Annotated[tuple[str, ...], Field(validate_default=True)] = ()
     compiler: Literal["gcc", "clang"] = "gcc"
+
+    @field_validator("fragments")
+    @classmethod
+    def _belong_to_what_is_built(cls, value: tuple[str, ...], info: ValidationInfo) -> Any:
+        built = isinstance(info.data.get("source"), DebSource)
+        if built == bool(value):
+            expected = "no fragment: it is built already" if built else "one fragment at least"
+            raise PydanticCustomError("fragments", f"expected {expected}")
+        return value
 
 
 class Image(Model):
@@ -245,7 +267,7 @@ class Lab:
         for name, kernel in self.kernels.items():
             for index, fragment in enumerate(kernel.fragments):
                 self._check(("kernels", name, "fragments", index), fragment, self.fragments())
-            if isinstance(kernel.source, PackageSource):
+            if isinstance(kernel.source, PackageSource | DebSource) and kernel.source.suite:
                 where = ("kernels", name, "source", "suite")
                 self._check(where, kernel.source.suite, self.debian.suites)
         for name, machine in self.machines.items():
@@ -304,5 +326,5 @@ def _perhaps(name: str, names: Iterable[str]) -> str:
 def _keys_near(loc: tuple[str | int, ...]) -> list[str]:
     """Every key that any model knows: enough to see a slip of the finger."""
     models = (Content, Debian, Kernel, Image, Iommu, Device, Machine, Suite, Run)
-    models_of_sources = (PackageSource, GitSource, TarballSource)
+    models_of_sources = (PackageSource, GitSource, TarballSource, DebSource)
     return [field for m in (*models, *models_of_sources) for field in m.model_fields] if loc else []

@@ -95,15 +95,15 @@ class Archive:
         self._progress = progress
         self._root = cache.root / "apt"
 
-    def resolve(self, package: str, suite: str, *, update: bool = False) -> Package:
-        """The newest version of a package in a suite.
+    def resolve(self, package: str, *suites: str, update: bool = False) -> Package:
+        """The newest version of a package in some suites.
 
-        Raises ConfigurationError when the suite has no such package, InfrastructureError when
+        Raises ConfigurationError when none of them has such a package, InfrastructureError when
         the mirror fails.
         """
-        with self._apt((suite,), update=update) as apt:
+        with self._apt(suites, update=update) as apt:
             words = ["apt-get", *apt, "download", "--print-uris", package]
-            return self._packages(words, (package,), (suite,), apt)[0]
+            return self._packages(words, (package,), suites, apt)[0]
 
     def closure(
         self, packages: Sequence[str], suites: Sequence[str], *, update: bool = False
@@ -116,7 +116,7 @@ class Archive:
 
     def depends(self, package: Package) -> list[str]:
         """The names of the packages that a package depends on directly."""
-        with self._apt((package.suite,)) as apt:
+        with self._apt(package.suite.split("+")) as apt:
             words = ["apt-cache", *apt, "show", f"{package.name}={package.version}"]
             for line in run(words):
                 if line.startswith("Depends:"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab import bootstrap, image, kernel
 from lab.cache import Cache
-from lab.config import GitSource, Kernel, Lab, Machine, PackageSource
+from lab.config import DebSource, GitSource, Kernel, Lab, Machine, PackageSource
 from lab.debian import KEYRING, Archive
 from lab.errors import ConfigurationError, LabError
 from lab.guest import AcceleratorMemory, Qemu, find_qemu
@@ -201,7 +201,7 @@ def _kvm(qemu: Qemu, cache: Cache) -> Finding:
 
 def _mirror(lab: Lab, cache: Cache, ready: Ready) -> Finding:
     name = "Debian mirror"
-    fetched = ready.kernel or not isinstance(_default(lab).source, PackageSource)
+    fetched = ready.kernel or not isinstance(_default(lab).source, PackageSource | DebSource)
     needed = Mark.COSTS if fetched and ready.image else Mark.MISSING
     cost = "nothing can be fetched that is not in the cache"
     try:
@@ -285,6 +285,9 @@ def _kernel(lab: Lab, name: str, cache: Cache) -> Finding:
         return Finding(title, mark, error.message, "it cannot be built", mend)
     if state.built:
         return Finding(title, Mark.OK, f"{state.built.release}, built")
+    if isinstance(lab.kernels[name].source, DebSource):
+        cost = "the first run fetches it: about 100 MB"
+        return Finding(title, Mark.COSTS, "is not here yet", cost, f"vfio-lab run --kernel {name}")
     found = f"{state.source} is not built yet" if state.source else "is not fetched yet"
     cost = "the first run builds it: about 10 minutes of two CPUs"
     return Finding(title, Mark.COSTS, found, cost, f"vfio-lab run --kernel {name}")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lab import image, kernel
 from lab.cache import Cache
-from lab.config import GitSource, Iommu, Kernel, Lab, Machine, PackageSource
+from lab.config import DebSource, GitSource, Iommu, Kernel, Lab, Machine, PackageSource
 from lab.contract import rule, rules
 from lab.errors import InfrastructureError, LabError
 from lab.results.explain import explain, listing
@@ -177,6 +177,8 @@ def _source(described: Kernel) -> str:
         return f"{source.package} of {source.suite}"
     if isinstance(source, GitSource):
         return f"{source.git} at {source.ref}"
+    if isinstance(source, DebSource):
+        return f"{source.deb} of {source.suite or 'any suite'}"
     return str(source.tarball)
 
 

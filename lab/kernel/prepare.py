@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """From a word on the command line to a kernel that can boot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lab import config
 from lab.cache import Cache, Entry, key_of
-from lab.config import Lab, known
+from lab.config import DebSource, Lab, known
 from lab.debian import ListsTooOld
 from lab.errors import ConfigurationError
-from lab.kernel import fragment, modules, source, toolchain
+from lab.kernel import distribution, fragment, modules, source, toolchain
 from lab.kernel.build import RECIPE, Build
 from lab.kernel.kernel import Kernel
 from lab.kernel.prebuilt import of_bzimage
@@ -47,27 +48,43 @@ def prepare(
     """The kernel that `spec` names, from the cache or built into it.
 
     `spec` is a name in lab.yaml or the path of a git tree, each with `+FRAGMENT` behind it as
-    often as one likes, or the path of a bzImage. With `update` a package's newest version is
-    looked up anew. Raises ConfigurationError, BuildError, InfrastructureError.
+    often as one likes, the path of a bzImage, or `deb:` and the name of a package. With `update` a
+    package's newest version is looked up anew. Raises ConfigurationError, BuildError,
+    InfrastructureError.
     """
     base, extra = _split(spec, lab)
     if base not in lab.kernels and Path(base).expanduser().is_file():
         if extra:
-            raise ConfigurationError(f"{spec}: {base} is built already and takes no fragment")
+            raise _built_already(spec, base)
         return of_bzimage(spec, Path(base).expanduser().absolute())
     kernel = _described(base, lab)
+    origin = kernel.source
+    if isinstance(origin, DebSource):
+        if extra:
+            raise _built_already(spec, base)
+        fetched = partial(distribution.prepare, spec, origin, lab, cache, progress)
+        return _with_new_lists(fetched, update=update)
     fragments = _fragments(spec, (*kernel.fragments, *extra), lab)
     tools = toolchain.find(kernel.compiler, cache)
 
     def attempt(*, update: bool) -> Kernel:
-        identity = source.identify(kernel.source, lab, cache, progress, update=update)
+        identity = source.identify(origin, lab, cache, progress, update=update)
         wishes = fragment.merge(fragment.read(file) for file in fragments.values())
         return _made(_Plan(spec, identity, fragments, wishes, tools), cache, progress)
 
+    return _with_new_lists(attempt, update=update)
+
+
+def _with_new_lists(attempt: Callable[..., Kernel], *, update: bool) -> Kernel:
+    """Once more, where the mirror has newer packages than its lists on disk say."""
     try:
         return attempt(update=update)
     except ListsTooOld:
         return attempt(update=True)
+
+
+def _built_already(spec: str, base: str) -> ConfigurationError:
+    return ConfigurationError(f"{spec}: {base} is built already and takes no fragment")
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,8 @@ def look(spec: str, lab: Lab, cache: Cache) -> State:
     if base not in lab.kernels and Path(base).expanduser().is_file():
         return State(base, prepare(spec, lab, cache, progress))
     kernel = _described(base, lab)
+    if isinstance(kernel.source, DebSource):
+        return State(*distribution.look(spec, kernel.source, lab, cache))
     fragments = _fragments(spec, (*kernel.fragments, *extra), lab)
     identity = source.recall(kernel.source, lab, cache, progress)
     if identity is None:
@@ -100,7 +119,9 @@ def look(spec: str, lab: Lab, cache: Cache) -> State:
 
 
 def _split(spec: str, lab: Lab) -> tuple[str, list[str]]:
-    """A base and the fragments behind it. A path may have a "+" of its own."""
+    """A base and the fragments behind it. A path, or a package, may have a "+" of its own."""
+    if spec.startswith(distribution.PREFIX) and spec not in lab.kernels:
+        return spec, []
     if Path(spec).expanduser().exists() and spec not in lab.kernels:
         return spec, []
     base, *extra = spec.split("+")
@@ -110,6 +131,8 @@ def _split(spec: str, lab: Lab) -> tuple[str, list[str]]:
 def _described(base: str, lab: Lab) -> config.Kernel:
     if base in lab.kernels:
         return lab.kernels[base]
+    if base.startswith(distribution.PREFIX):
+        return config.Kernel(source=DebSource(deb=base.removeprefix(distribution.PREFIX)))
     path = Path(base).expanduser()
     if "/" not in base and not path.exists():
         known("kernel", base, lab.kernels)
@@ -177,7 +200,7 @@ def _expected(identity: Identity, cache: Cache) -> int | None:
     for entry in cache.entries():
         if entry.kind == "kernel":
             seen = entry.provenance
-            if seen["inputs"]["source"] == source_of:
+            if seen["inputs"].get("source") == source_of:
                 count: int = seen["commands"]
                 return count
     return None
