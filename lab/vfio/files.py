@@ -6,6 +6,7 @@ kernel's answer.
 """
 
 import ctypes
+import struct
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Self
@@ -16,6 +17,7 @@ from lab.vfio.uapi import (
     PCI_COMMAND,
     ContainerRequest,
     DeviceRequest,
+    DirtyFlag,
     GroupFlag,
     GroupRequest,
     HotResetFlag,
@@ -24,6 +26,7 @@ from lab.vfio.uapi import (
     IommuDestroy,
     IommufdRequest,
     IommuHwptAlloc,
+    IommuInfoCap,
     IommuIoasAlloc,
     IommuIoasIovaRanges,
     IommuIoasMap,
@@ -41,8 +44,11 @@ from lab.vfio.uapi import (
     VfioDeviceDetachIommufdPt,
     VfioDeviceInfo,
     VfioGroupStatus,
+    VfioInfoCapHeader,
+    VfioIommuType1DirtyBitmap,
     VfioIommuType1DmaMap,
     VfioIommuType1DmaUnmap,
+    VfioIommuType1Info,
     VfioIrqInfo,
     VfioIrqSet,
     VfioPciDependentDevice,
@@ -149,6 +155,44 @@ class Container(VfioFile):
         unmap = VfioIommuType1DmaUnmap(flags=flags, iova=iova, size=length)
         self.call(ContainerRequest.VFIO_IOMMU_UNMAP_DMA, unmap)
         return unmap.size
+
+    def iova_ranges(self) -> list[tuple[int, int]]:
+        """First and last address of each range that may be mapped, as GET_INFO's chain tells."""
+        head = VfioIommuType1Info()
+        self.call(ContainerRequest.VFIO_IOMMU_GET_INFO, head)
+        info = bytearray(bytes(VfioIommuType1Info(argsz=head.argsz)).ljust(head.argsz, b"\0"))
+        self.call(ContainerRequest.VFIO_IOMMU_GET_INFO, info)
+        place = VfioIommuType1Info.from_buffer(info).cap_offset
+        while place:
+            header = VfioInfoCapHeader.from_buffer(info, place)
+            if header.id == IommuInfoCap.VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE:
+                place += ctypes.sizeof(header)
+                (number,) = struct.unpack_from("<I", info, place)
+                return list(struct.iter_unpack("<QQ", info[place + 8 : place + 8 + 16 * number]))
+            place = header.next
+        return []
+
+    def log_dirty(self, flag: DirtyFlag) -> None:
+        """Start or stop the log of dirty pages."""
+        length = VfioIommuType1DirtyBitmap.iova.offset
+        request = VfioIommuType1DirtyBitmap(argsz=length, flags=flag)
+        self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, bytes(request)[:length])
+
+    def dirty_pages(self, iova: int, pages: int, page_size: int = 4096) -> list[bool]:
+        """Which of so many pages from `iova` on the log calls dirty."""
+        words = -(-pages // 64)
+        with self.process.mmap(8 * words) as bitmap:
+            request = VfioIommuType1DirtyBitmap(
+                flags=DirtyFlag.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+                iova=iova,
+                size=pages * page_size,
+                bitmap_pgsize=page_size,
+                bitmap_size=bitmap.length,
+                bitmap_data=bitmap.address,
+            )
+            self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, request)
+            bits = int.from_bytes(bitmap.read(), "little")
+        return [bool(bits >> page & 1) for page in range(pages)]
 
 
 class DeviceFile(VfioFile):

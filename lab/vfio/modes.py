@@ -45,6 +45,10 @@ class AddressSpace(ABC):
     def unmap_all(self) -> None:
         """Unmap everything."""
 
+    @abstractmethod
+    def iova_ranges(self) -> list[tuple[int, int]]:
+        """First and last address of each range that may be mapped."""
+
 
 @dataclass(frozen=True)
 class Ioas(AddressSpace):
@@ -62,6 +66,9 @@ class Ioas(AddressSpace):
     def unmap_all(self) -> None:
         self.iommufd.ioas_unmap(self.identity, 0, 2**64 - 1)
 
+    def iova_ranges(self) -> list[tuple[int, int]]:
+        return self.iommufd.iova_ranges(self.identity)
+
 
 @dataclass(frozen=True)
 class ContainerSpace(AddressSpace):
@@ -77,6 +84,9 @@ class ContainerSpace(AddressSpace):
 
     def unmap_all(self) -> None:
         self.container.unmap_dma(0, 0, UnmapFlag.VFIO_DMA_UNMAP_FLAG_ALL)
+
+    def iova_ranges(self) -> list[tuple[int, int]]:
+        return self.container.iova_ranges()
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class ContainerRequest(IntEnum):
     VFIO_IOMMU_GET_INFO = _io(112)
     VFIO_IOMMU_MAP_DMA = _io(113)
     VFIO_IOMMU_UNMAP_DMA = _io(114)
+    VFIO_IOMMU_DIRTY_PAGES = _io(117)
 
 
 class GroupRequest(IntEnum):
@@ -140,6 +141,33 @@ class UnmapFlag(IntFlag):
     """What a type1 unmap does beyond its range."""
 
     VFIO_DMA_UNMAP_FLAG_ALL = 2
+
+
+class IommuInfoFlag(IntFlag):
+    """What VFIO_IOMMU_GET_INFO has to tell."""
+
+    VFIO_IOMMU_INFO_PGSIZES = 1
+    VFIO_IOMMU_INFO_CAPS = 2
+
+
+class IommuInfoCap(IntEnum):
+    """Ids in the capability chain of VFIO_IOMMU_GET_INFO."""
+
+    VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE = 1
+
+
+class DirtyFlag(IntFlag):
+    """What VFIO_IOMMU_DIRTY_PAGES shall do, one at a time."""
+
+    VFIO_IOMMU_DIRTY_PAGES_FLAG_START = 1
+    VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP = 2
+    VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP = 4
+
+
+class BindFlag(IntFlag):
+    """What VFIO_DEVICE_BIND_IOMMUFD may be given (6.17)."""
+
+    VFIO_DEVICE_BIND_FLAG_TOKEN = 1
 
 
 class Extension(IntEnum):
@@ -279,6 +307,18 @@ class VfioDeviceBindIommufd(Structure):
     out_devid: int
 
 
+class VfioDeviceBindIommufdToken(Structure):
+    """The same with what 6.17 added: the address of a UUID."""
+
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("iommufd", c_int32),
+        ("out_devid", c_uint32),
+        ("token_uuid_ptr", c_uint64),
+    )
+
+
 class VfioDeviceAttachIommufdPt(Structure):
     _fields_ = (("argsz", c_uint32), ("flags", c_uint32), ("pt_id", c_uint32))
     argsz: int
@@ -310,6 +350,43 @@ class VfioIommuType1DmaUnmap(Structure):
         ("size", c_uint64),
     )
     size: int
+
+
+class VfioIommuType1Info(Structure):
+    """A capability chain stands behind it where `argsz` leaves room."""
+
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("iova_pgsizes", c_uint64),
+        ("cap_offset", c_uint32),
+        ("pad", c_uint32),
+    )
+    argsz: int
+    flags: int
+    cap_offset: int
+
+
+class VfioInfoCapHeader(ctypes.LittleEndianStructure):
+    """`next` is the offset of the next capability from the information's start; 0 ends it."""
+
+    _fields_ = (("id", c_uint16), ("version", c_uint16), ("next", c_uint32))
+    id: int
+    next: int
+
+
+class VfioIommuType1DirtyBitmap(Structure):
+    """For GET_BITMAP the range and its bitmap follow; the others take argsz and flags alone."""
+
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("iova", c_uint64),
+        ("size", c_uint64),
+        ("bitmap_pgsize", c_uint64),
+        ("bitmap_size", c_uint64),
+        ("bitmap_data", c_uint64),
+    )
 
 
 class IommuDestroy(Structure):

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""MAP-12: the dirty log of a container, which only type1v2 keeps.
+
+Source: drivers/vfio/vfio_iommu_type1.c, vfio_iommu_type1_dirty_pages(). The IOMMU tells nothing of
+what a device writes, so every page that is pinned for it counts as dirty: update_user_bitmap().
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EACCES, EINVAL, ENOTTY
+
+import pytest
+
+from lab.agent.memory import Mapping
+from lab.agent.process import Process
+from lab.contract import Mode
+from lab.testing import contract, raises_errno
+from lab.vfio.device import Device
+from lab.vfio.files import Container
+from lab.vfio.modes import ContainerSpace, open_device
+from lab.vfio.uapi import DirtyFlag
+
+IOVA = 0x10_0000
+PAGE = 4096
+PAGES = 70  # more than one word of the bitmap
+
+START = DirtyFlag.VFIO_IOMMU_DIRTY_PAGES_FLAG_START
+STOP = DirtyFlag.VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP
+READ = DirtyFlag.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP
+
+
+@contextmanager
+def _mapped(process: Process, device: Device, mode: Mode) -> Iterator[tuple[Container, Mapping]]:
+    """A container in which a device sees the pages at IOVA."""
+    with open_device(process, device, mode) as opened, process.mmap(PAGES * PAGE) as memory:
+        assert isinstance(opened.space, ContainerSpace)
+        opened.space.map(IOVA, memory)
+        yield opened.space.container, memory
+
+
+@contract("MAP-12", Mode.TYPE1V2)
+def test_log_starts_is_read_and_stops(process: Process, edu: Device) -> None:
+    """Every pinned page is dirty, also when it is asked again, until STOP; both may be repeated."""
+    with _mapped(process, edu, Mode.TYPE1V2) as (container, _):
+        with raises_errno(EINVAL):
+            container.dirty_pages(IOVA, PAGES)
+        for _ in range(2):
+            container.log_dirty(START)
+            assert container.dirty_pages(IOVA, PAGES) == [True] * PAGES
+        for _ in range(2):
+            container.log_dirty(STOP)
+        with raises_errno(EINVAL):
+            container.dirty_pages(IOVA, PAGES)
+
+
+@contract("MAP-12", Mode.TYPE1V2)
+def test_log_knows_mappings_that_come_and_go(process: Process, edu: Device) -> None:
+    """vfio_dma_do_map() gives a later mapping its bitmap; what is not mapped is not dirty."""
+    with _mapped(process, edu, Mode.TYPE1V2) as (container, memory):
+        container.log_dirty(START)
+        # At the start of one of the bitmap's words: elsewhere update_user_bitmap() keeps what it
+        # has shifted, and the next read also tells of pages behind the mapping.
+        container.map_dma(IOVA + 128 * PAGE, memory.address, PAGE)
+        expected = [True] * PAGES + [False] * (128 - PAGES) + [True, False]
+        assert container.dirty_pages(IOVA, 130) == expected
+        container.unmap_dma(IOVA, PAGES * PAGE)
+        assert container.dirty_pages(IOVA, 130) == [False] * 128 + [True, False]
+
+
+@contract("MAP-12", Mode.TYPE1V2)
+@pytest.mark.parametrize("flags", [START | STOP, START | READ, DirtyFlag(8)], ids=str)
+def test_log_does_one_thing_at_a_time(process: Process, edu: Device, flags: DirtyFlag) -> None:
+    """EINVAL, and the log does not start."""
+    with _mapped(process, edu, Mode.TYPE1V2) as (container, _):
+        with raises_errno(EINVAL):
+            container.log_dirty(flags)
+        with raises_errno(EINVAL):
+            container.dirty_pages(IOVA, PAGES)
+        container.log_dirty(START)
+        container.dirty_pages(IOVA, PAGES)
+
+
+@contract("MAP-12", Mode.TYPE1V2)
+def test_part_of_a_mapping_cannot_be_read(process: Process, edu: Device) -> None:
+    """vfio_iova_dirty_bitmap(): a range begins and ends where mappings do."""
+    with _mapped(process, edu, Mode.TYPE1V2) as (container, _):
+        container.log_dirty(START)
+        for iova in (IOVA, IOVA + PAGE):
+            with raises_errno(EINVAL):
+                container.dirty_pages(iova, PAGES - 1)
+        container.dirty_pages(IOVA, PAGES)
+
+
+@contract("MAP-12", Mode.TYPE1, Mode.COMPAT_TYPE1V2, Mode.COMPAT_TYPE1)
+@pytest.mark.parametrize("flag", DirtyFlag)
+def test_other_modes_have_no_log(
+    process: Process, edu: Device, mode: Mode, flag: DirtyFlag
+) -> None:
+    """EACCES: v1's unmap rules do not fit it; ENOTTY: vfio_compat.c does not implement it."""
+    with _mapped(process, edu, mode) as (container, _):
+        with raises_errno(EACCES if mode is Mode.TYPE1 else ENOTTY):
+            container.log_dirty(flag)
+        with raises_errno(EACCES if mode is Mode.TYPE1 else ENOTTY):
+            container.dirty_pages(IOVA, PAGES)
