@@ -98,15 +98,27 @@ class Opened:
     group: Group | None = None  # the file that it came from, in the group flow
 
 
-def container_path(mode: Mode) -> str:
-    """The node whose file VFIO_GROUP_SET_CONTAINER takes in this mode of the group flow."""
-    return Iommufd.PATH if mode in COMPAT_MODES else Container.PATH
+def has_type1(process: Process) -> bool:
+    """Whether the kernel has type1, built in or loaded."""
+    return process.exists("/sys/module/vfio_iommu_type1")
+
+
+def container_path(process: Process, mode: Mode) -> str:
+    """The node whose file VFIO_GROUP_SET_CONTAINER takes in this mode of the group flow.
+
+    In a kernel without a container of VFIO's own (IOMMUFD_VFIO_CONTAINER) an iommufd serves that
+    node, too, and counts locked memory as type1 does: there the compat modes go through it.
+    """
+    if mode not in COMPAT_MODES:
+        return Container.PATH
+    served = not has_type1(process) and process.exists(Container.PATH)
+    return Container.PATH if served else Iommufd.PATH
 
 
 @contextmanager
 def open_container(process: Process, mode: Mode) -> Iterator[Container]:
     """A container for this mode of the group flow; nothing is set in it yet."""
-    with Container.open(process, container_path(mode)) as container:
+    with Container.open(process, container_path(process, mode)) as container:
         yield container
 
 

@@ -11,7 +11,7 @@ from lab.contract import Mode
 from lab.testing import not_applicable
 from lab.vfio.device import CDEVS, Device
 from lab.vfio.files import Iommufd
-from lab.vfio.modes import COMPAT_MODES, GROUP_MODES
+from lab.vfio.modes import COMPAT_MODES, CONTAINER_MODES, GROUP_MODES, has_type1
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,8 @@ def _kernel_has_the_mode(
         raise not_applicable("this kernel has no VFIO device cdev")
     if column in GROUP_MODES and not hands.exists(edu.group_path(hands)):
         raise not_applicable("this kernel has no VFIO groups")
+    if column in CONTAINER_MODES and not has_type1(hands):
+        raise not_applicable("this kernel has no type1: its container is iommufd's")
     if column in COMPAT_MODES and not hands.exists(Iommufd.PATH):
         raise not_applicable("this kernel has no iommufd")
 

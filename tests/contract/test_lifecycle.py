@@ -100,7 +100,7 @@ def _iommufd_flow(process: Process, device: Device) -> Iterator[DeviceFile | Non
 
 def _group_flow(process: Process, device: Device, mode: Mode) -> Iterator[DeviceFile | None]:
     """The group flow, likewise."""
-    container = Container.open(process, container_path(mode))
+    container = Container.open(process, container_path(process, mode))
     yield None
     group = device.open_group(process)
     yield None
