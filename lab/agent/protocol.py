@@ -95,6 +95,7 @@ class Syscall(IntEnum):
     MUNLOCKALL = 152
     PRCTL = 157
     SYNC = 162
+    DELETE_MODULE = 176
     GETTID = 186
     FUTEX = 202
     SCHED_SETAFFINITY = 203
@@ -117,6 +118,7 @@ class Syscall(IntEnum):
     EPOLL_CTL = 233
     EPOLL_PWAIT = 281
     PRLIMIT64 = 302
+    FINIT_MODULE = 313
     MEMFD_CREATE = 319
     STATX = 332
     PIDFD_OPEN = 434
