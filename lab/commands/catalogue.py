@@ -154,7 +154,7 @@ def _show_kernels(console: Console, lab: Lab, kernels: Sequence[KernelState]) ->
     table = _table("kernel", "source", "fragments", "state")
     default, _, extra = lab.run.kernel.partition("+")
     for found in kernels:
-        fragments = " ".join(found.described.fragments)
+        fragments = " ".join(found.described.fragments) or "built by Debian"
         if found.described.compiler != "gcc":
             fragments += f" ({found.described.compiler})"
         chosen = found.name == default and not extra
@@ -163,11 +163,12 @@ def _show_kernels(console: Console, lab: Lab, kernels: Sequence[KernelState]) ->
     behind = [name for name in lab.fragments() if name not in _used(kernels)]
     if behind:
         line(console, Text(f"with +FRAGMENT behind a name: {' '.join(behind)}", "dim"))
+    line(console, Text("or a path, or deb:PACKAGE for any kernel that Debian built", "dim"))
 
 
 def _used(kernels: Sequence[KernelState]) -> set[str]:
-    """The fragments that every kernel has."""
-    sets = [set(found.described.fragments) for found in kernels]
+    """The fragments that every kernel has that is built here."""
+    sets = [set(found.described.fragments) for found in kernels if found.described.fragments]
     return set.intersection(*sets) if sets else set()
 
 

@@ -21,6 +21,7 @@ kernels:
   v6.12: {source: {package: linux-source-6.12, suite: bookworm}, fragments: [boot, vfio]}
   mine: {source: {git: no-such-tree}, fragments: [boot], compiler: clang}
   ball: {source: {tarball: linux.tar.xz}, fragments: [boot]}
+  debian: {source: {deb: linux-image-amd64}}
 images: {minimal: {recipe: images/minimal}}
 machines:
   vtd:
@@ -125,7 +126,10 @@ def test_everything_of_the_lab_is_shown(lab: Lab, capsys: pytest.CaptureFixture[
         "mine no-such-tree at HEAD",
         "linux.tar.xz",
         "not fetched yet",
+        "debian linux-image-amd64",
+        "built by Debian",
         "with +FRAGMENT behind a name: kasan vfio",
+        "deb:PACKAGE",
         "machine vtd * 2G, 2 CPUs, intel IOMMU (48 bits, interrupt remapping, scalable)",
         "igb0 igb, if QEMU has it",
         "machine plain 1G, 2 CPUs, no IOMMU",
@@ -166,7 +170,7 @@ def test_a_kernel_that_is_built_is_shown_with_its_release(
 
 def test_json_has_what_the_tables_have(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(lab, capsys)
-    assert list(found["kernels"]) == ["v6.12", "mine", "ball"]
+    assert list(found["kernels"]) == ["v6.12", "mine", "ball", "debian"]
     assert found["kernels"]["mine"]["source"] == {"git": "no-such-tree", "ref": "HEAD"}
     assert found["machines"]["vtd"]["devices"]["igb0"]["bus"] == "port0"
     assert len(found["suites"]["contract"]["tests"]) == 9
