@@ -2,8 +2,9 @@
 """Artefacts, kept by the hash of everything that made them.
 
 An entry is a folder. It is made under a name that is never read, and renamed when it is whole:
-what is in the cache is complete, whatever was interrupted. Beside its files lies
-`provenance.json`: the inputs, when and in how long it was made, and what the maker adds.
+what is in the cache is complete, whatever was interrupted. (A work place alone changes later.)
+Beside its files lies `provenance.json`: the inputs, when and in how long it was made, and what the
+maker adds.
 """
 
 import contextlib
@@ -152,6 +153,32 @@ class Cache:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 folder.rename(target)
         return Entry(kind, key, target)
+
+    @contextmanager
+    def work_place(
+        self, kind: str, inputs: Mapping[str, Any], maker: Callable[[Path], Mapping[str, Any]]
+    ) -> Iterator[Path]:
+        """A folder that is kept from one use to the next and changed by each, by one at a time.
+
+        `maker` fills it where it stays, because compilers put its path into what they make; one
+        whose maker did not come to its end is made anew. `entries` lists it, `remove` waits for
+        who is at work in it. Raises as `make` does.
+        """
+        key = key_of(inputs)
+        folder = self.root / kind / key
+        with self._writing(), self.lock(f"{kind}-{key}"):
+            if (folder / PROVENANCE).exists():
+                (folder / PROVENANCE).touch()  # this is use
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                provenance = {"kind": kind, "key": key, "made": made, "inputs": inputs}
+                text = json.dumps({**provenance, **maker(folder)}, indent=1)
+                # The name that makes it whole comes last.
+                (folder / f".{PROVENANCE}").write_text(text + "\n")
+                (folder / f".{PROVENANCE}").rename(folder / PROVENANCE)
+            yield folder
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -114,9 +114,9 @@ def _item(entry: Entry) -> Item:
 def described(kind: str, seen: Mapping[str, Any]) -> str:
     """An entry in a few words, out of its provenance. Raises KeyError for what it does not say."""
     match kind:
-        case "kernel":
-            return f"{seen.get('name') or ' '.join(seen['fragments'])} {seen['release']}"
-        case "source" | "headers":
+        case "kernel" | "patched" | "work":
+            return _kernel(kind, seen)
+        case "source" | "headers" | "git":
             return _source(seen.get("source") or seen["inputs"])
         case "image":
             return str(seen.get("name") or _few(list(seen["packages"])))
@@ -124,7 +124,16 @@ def described(kind: str, seen: Mapping[str, Any]) -> str:
             return _few([_source(package) for package in seen["packages"]])
         case "agent":
             return str(seen["compiler"]).removeprefix("x86_64-linux-gnu-")
-    return str(seen["key"])
+        case _:
+            return str(seen["key"])
+
+
+def _kernel(kind: str, seen: Mapping[str, Any]) -> str:
+    if kind == "patched":
+        return f"{seen['base']['name']} with {seen['name']}"
+    if kind == "work":
+        return f"tree and objects of {seen['name']}, for series on it"
+    return f"{seen.get('name') or ' '.join(seen['fragments'])} {seen['release']}"
 
 
 def _source(source: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from lab.progress import Progress, Step
 
 RECIPE = 2  # a new number makes every kernel anew
 LOG = "build.log"
+BZIMAGE = Path("arch/x86/boot/bzImage")  # in the folder of the objects
 _NAMED = "/usr/src/linux/objects"
 _STEP = re.compile(r"^  [A-Z][A-Z0-9_]* +\S")  # "  CC      drivers/vfio/vfio_main.o"
 _ERROR = re.compile(
@@ -58,15 +59,15 @@ class Build:
         run(["cp", "-al", self.tree, work])
         objects = work / "objects"
         objects.mkdir()
-        make = self._make(work, objects)
-        with self._timed("configure", f"configure {self.name}"):
+        make = self.make(work, objects)
+        with self.timed("configure", f"configure {self.name}"):
             config = configure(work, objects, self.wishes, make)
-        with self._timed("build", f"build {self.name}") as step:
-            commands = self._compile(make, folder / LOG, step)
-        with self._timed("headers", f"export headers of {self.name}"):
+        with self.timed("build", f"build {self.name}") as step:
+            commands = self.compile(make, folder / LOG, step)
+        with self.timed("headers", f"export headers of {self.name}"):
             shutil.copytree(self._headers(make, objects), folder / "headers")
-        release = (objects / "include" / "config" / "kernel.release").read_text().strip()
-        (objects / "arch" / "x86" / "boot" / "bzImage").rename(folder / "bzImage")
+        release = release_of(objects)
+        (objects / BZIMAGE).rename(folder / "bzImage")
         (objects / "vmlinux").rename(folder / "vmlinux")
         if self._modular:
             whole = modules.archive(self._modules(make, folder / "modules") / release)
@@ -92,7 +93,8 @@ class Build:
         return root / "lib" / "modules"
 
     @contextmanager
-    def _timed(self, stage: str, title: str) -> Iterator[Step]:
+    def timed(self, stage: str, title: str) -> Iterator[Step]:
+        """A step whose seconds go to the provenance."""
         with self.progress.step(title) as step:
             yield step
         self.seconds[stage] = round(step.seconds, 1)
@@ -101,17 +103,12 @@ class Build:
         """The user-space API. It is the source's alone and takes as long as linking a kernel."""
 
         def maker(folder: Path) -> None:
-            run([*make, f"-j{_jobs()}", "headers"])
-            include = objects / "usr" / "include"
-            for header in sorted(include.rglob("*.h")):
-                target = folder / "include" / header.relative_to(include)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                header.rename(target)
+            export_headers(make, objects, folder / "include")
 
         inputs = {"recipe": RECIPE, **self.source}
         return self.cache.make("headers", inputs, maker).path / "include"
 
-    def _make(self, work: Path, objects: Path) -> list[str]:
+    def make(self, work: Path, objects: Path) -> list[str]:
         """The command up to its target; the environment is given as variables of make."""
         # Debug information names the folder of the objects; a constant name makes the same
         # bits wherever they are built.
@@ -132,7 +129,8 @@ class Build:
             *self.toolchain.words(ccache),
         ]
 
-    def _compile(self, make: Sequence[str], log: Path, step: Step) -> int:
+    def compile(self, make: Sequence[str], log: Path, step: Step) -> int:
+        """Make bzImage; returns how many commands it took. Raises BuildError."""
         done = 0
 
         def count(line: str) -> None:
@@ -174,6 +172,21 @@ def errors_in(log: str) -> list[str]:
             # "In file included from", "In function": they stand before their error
             before = [*before[-5:], line]
     return shown[:_LINES_SHOWN] or log.splitlines()[-_LINES_SHOWN:]
+
+
+def export_headers(make: Sequence[str], objects: Path, include: Path) -> None:
+    """Make the user-space API and move it to `include`."""
+    run([*make, f"-j{_jobs()}", "headers"])
+    made = objects / "usr" / "include"
+    for header in sorted(made.rglob("*.h")):
+        target = include / header.relative_to(made)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        header.rename(target)
+
+
+def release_of(objects: Path) -> str:
+    """What `uname -r` of the kernel that was built there will say."""
+    return (objects / "include" / "config" / "kernel.release").read_text().strip()
 
 
 def build_id(vmlinux: Path) -> str | None:

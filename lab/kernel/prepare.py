@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab import config
 from lab.cache import Cache, Entry, key_of
@@ -20,9 +20,11 @@ from lab.kernel.source import Identity
 from lab.kernel.toolchain import Toolchain
 from lab.progress import Progress
 
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """All that decides the bits of one kernel."""
 
     name: str
@@ -41,6 +43,22 @@ class _Plan:
             "toolchain": self.toolchain.inputs,
         }
 
+    def build(
+        self, cache: Cache, progress: Progress, *, name: str | None = None, whole: bool = True
+    ) -> Build:
+        """The same as what a compiler is told. `name` is for messages; not `whole` is a build of
+        which only a part will be done, nobody knows how much."""
+        return Build(
+            name=name or self.name,
+            source=self.identity.inputs,
+            tree=self.identity.tree(),
+            wishes=self.wishes,
+            toolchain=self.toolchain,
+            expected=_expected(self.identity, cache) if whole else None,
+            cache=cache,
+            progress=progress,
+        )
+
 
 def prepare(
     spec: str, lab: Lab, cache: Cache, progress: Progress, *, update: bool = False
@@ -57,25 +75,40 @@ def prepare(
         if extra:
             raise _built_already(spec, base)
         return of_bzimage(spec, Path(base).expanduser().absolute())
-    kernel = _described(base, lab)
-    origin = kernel.source
+    origin = _described(base, lab).source
     if isinstance(origin, DebSource):
         if extra:
             raise _built_already(spec, base)
         fetched = partial(distribution.prepare, spec, origin, lab, cache, progress)
         return _with_new_lists(fetched, update=update)
+    return prepare_from_source(spec, lab, cache, progress, update=update)[1]
+
+
+def prepare_from_source(
+    spec: str, lab: Lab, cache: Cache, progress: Progress, *, update: bool = False
+) -> tuple[Plan, Kernel]:
+    """The same for what is built from a source, with all that decided its bits."""
+    base, extra = _split(spec, lab)
+    kernel = _described(base, lab)
+    origin = kernel.source
+    if isinstance(origin, DebSource):
+        raise ConfigurationError(
+            f"{spec} is built already, and a source is needed here",
+            hint="name a kernel of lab.yaml that is built from one, or a git tree",
+        )
     fragments = _fragments(spec, (*kernel.fragments, *extra), lab)
     tools = toolchain.find(kernel.compiler, cache)
 
-    def attempt(*, update: bool) -> Kernel:
+    def attempt(*, update: bool) -> tuple[Plan, Kernel]:
         identity = source.identify(origin, lab, cache, progress, update=update)
         wishes = fragment.merge(fragment.read(file) for file in fragments.values())
-        return _made(_Plan(spec, identity, fragments, wishes, tools), cache, progress)
+        plan = Plan(spec, identity, fragments, wishes, tools)
+        return plan, _made(plan, cache, progress)
 
     return _with_new_lists(attempt, update=update)
 
 
-def _with_new_lists(attempt: Callable[..., Kernel], *, update: bool) -> Kernel:
+def _with_new_lists(attempt: Callable[..., Made], *, update: bool) -> Made:
     """Once more, where the mirror has newer packages than its lists on disk say."""
     try:
         return attempt(update=update)
@@ -113,9 +146,9 @@ def look(spec: str, lab: Lab, cache: Cache) -> State:
     if identity is None:
         return State(None, None)
     wishes = fragment.merge(fragment.read(file) for file in fragments.values())
-    plan = _Plan(spec, identity, fragments, wishes, toolchain.find(kernel.compiler, cache))
+    plan = Plan(spec, identity, fragments, wishes, toolchain.find(kernel.compiler, cache))
     entry = cache.peek("kernel", plan.inputs)
-    return State(identity.title, _kernel(spec, entry) if entry else None)
+    return State(identity.title, kernel_of(spec, entry) if entry else None)
 
 
 def _split(spec: str, lab: Lab) -> tuple[str, list[str]]:
@@ -152,19 +185,9 @@ def _fragments(spec: str, names: Sequence[str], lab: Lab) -> dict[str, Path]:
         raise ConfigurationError(f"{spec}: {error.message}", hint=error.hint) from None
 
 
-def _made(plan: _Plan, cache: Cache, progress: Progress) -> Kernel:
+def _made(plan: Plan, cache: Cache, progress: Progress) -> Kernel:
     def maker(folder: Path) -> Mapping[str, Any]:
-        build = Build(
-            name=plan.name,
-            source=plan.identity.inputs,
-            tree=plan.identity.tree(),
-            wishes=plan.wishes,
-            toolchain=plan.toolchain,
-            expected=_expected(plan.identity, cache),
-            cache=cache,
-            progress=progress,
-        )
-        seen = build.into(folder)
+        seen = plan.build(cache, progress).into(folder)
         return {
             "name": plan.name,
             "source": dict(plan.identity.provenance),
@@ -175,10 +198,11 @@ def _made(plan: _Plan, cache: Cache, progress: Progress) -> Kernel:
             **seen,
         }
 
-    return _kernel(plan.name, cache.make("kernel", plan.inputs, maker))
+    return kernel_of(plan.name, cache.make("kernel", plan.inputs, maker))
 
 
-def _kernel(name: str, entry: Entry) -> Kernel:
+def kernel_of(name: str, entry: Entry) -> Kernel:
+    """The kernel that an entry of the cache holds."""
     provenance = entry.provenance
     return Kernel(
         name=name,

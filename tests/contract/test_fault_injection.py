@@ -212,7 +212,7 @@ def _group_flow(
     fd = Buf(size=4, inputs=(Field(0, 4, Place.CONTEXT),))
     name = Buf(device.address.encode() + b"\0")
     return (
-        Step("open of the container", _open(container_path(mode), Place.CONTEXT)),
+        Step("open of the container", _open(container_path(process, mode), Place.CONTEXT)),
         Step("open of the group", _open(path, Place.GROUP)),
         Step("SET_CONTAINER", _ioctl(Place.GROUP, GroupRequest.VFIO_GROUP_SET_CONTAINER, fd)),
         Step(

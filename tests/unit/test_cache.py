@@ -192,3 +192,24 @@ def test_asking_for_an_entry_is_use(cache: Cache) -> None:
     cache.find("kind", {"name": "old"})
     assert cache.clean(older_than=50) == []
     assert cache.entries() == [entry]
+
+
+def test_a_work_place_is_made_once_and_kept_as_it_was_left(cache: Cache) -> None:
+    with cache.work_place("work", INPUTS, fill) as folder:
+        (folder / "file").write_text("changed")
+    with cache.work_place("work", INPUTS, lambda _: pytest.fail("it was there")) as again:
+        assert (again / "file").read_text() == "changed"
+    (entry,) = cache.entries()
+    assert (entry.path, entry.provenance["maker"]) == (again, "fill")
+
+
+def test_a_work_place_whose_maker_failed_is_made_anew(cache: Cache) -> None:
+    def fail(folder: Path) -> dict[str, str]:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), cache.work_place("work", INPUTS, fail):
+        pass
+    assert cache.entries() == []
+    with cache.work_place("work", INPUTS, fill) as folder:
+        assert not (folder / "half").exists()

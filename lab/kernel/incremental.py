@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Series on a base: of a patched kernel only what the patches change is compiled.
+
+A base has one work place in the cache, `work/KEY`: `linux` with the tree and in it the objects,
+`git` with the base as a commit and the series on it. Nothing in it is worth keeping but time: who
+comes next puts it back to a state that `make` can go on from, whatever was killed there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.cache import Cache, Entry
+from lab.config import Lab
+from lab.errors import BuildError, ConfigurationError
+from lab.kernel.build import (
+    BZIMAGE,
+    LOG,
+    RECIPE,
+    Build,
+    build_id,
+    export_headers,
+    release_of,
+)
+from lab.kernel.configure import configure
+from lab.kernel.kernel import Kernel
+from lab.kernel.prepare import Plan, kernel_of, prepare_from_source
+from lab.kernel.repository import Commit, Repository
+from lab.kernel.series import Series
+from lab.proc import run
+from lab.progress import Progress
+
+_KCONFIG = "*Kconfig*"
+_USER_API = ("include/uapi/", "arch/x86/include/uapi/")
+_UNDER_WAY = "under-way"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A kernel that the lab builds from source, as what series stand on."""
+
+    plan: Plan
+    kernel: Kernel
+    cache: Cache
+    progress: Progress
+
+    @classmethod
+    def prepare(
+        cls, spec: str, lab: Lab, cache: Cache, progress: Progress, *, update: bool = False
+    ) -> "Base":
+        """The kernel that `spec` names, built. Raises as `prepare` does, and ConfigurationError
+        for one that is built already: nobody knows its source."""
+        if spec not in lab.kernels and Path(spec).expanduser().is_file():
+            raise ConfigurationError(
+                f"{spec} is built already, and a series needs a source",
+                hint="name a kernel of lab.yaml, or a git tree",
+            )
+        plan, kernel = prepare_from_source(spec, lab, cache, progress, update=update)
+        return cls(plan, kernel, cache, progress)
+
+    def build(self, series: Series) -> Kernel:
+        """The base with a series on it, from the cache or built into it.
+
+        Raises ConfigurationError for a series that does not apply, or breaks a fragment's wish;
+        BuildError that names the first patch that does not compile.
+        """
+        inputs = {"recipe": RECIPE, "base": self.kernel.key, "series": series.inputs}
+
+        def maker(folder: Path) -> Mapping[str, Any]:
+            with self._work_place() as place:
+                return place.build(series, folder)
+
+        return kernel_of(f"{self.kernel.name} with {series.name}", self._made(inputs, maker))
+
+    def _made(self, inputs: Mapping[str, Any], maker: Any) -> Entry:
+        return self.cache.make("patched", inputs, maker)
+
+    @contextmanager
+    def _work_place(self) -> Iterator["_WorkPlace"]:
+        """The base's own, locked, with the base built in it."""
+
+        def maker(folder: Path) -> Mapping[str, Any]:
+            with self.progress.step(f"make a work place for series on {self.kernel.name}"):
+                place = _WorkPlace(folder, self)
+                run(["cp", "-al", self.plan.identity.tree(), place.tree])
+                place.objects.mkdir()
+                Repository.create(folder / "git", place.tree, self.plan.identity, self.cache)
+            return {"name": self.kernel.name}
+
+        inputs = {"recipe": RECIPE, "base": self.kernel.key}
+        with self.cache.work_place("work", inputs, maker) as folder:
+            place = _WorkPlace(folder, self)
+            place.open()
+            yield place
+
+
+@dataclass(frozen=True)
+class _WorkPlace:
+    """The folder in which series on one base are built, one at a time."""
+
+    folder: Path
+    base: Base
+
+    @property
+    def tree(self) -> Path:
+        return self.folder / "linux"
+
+    @property
+    def objects(self) -> Path:
+        return self.tree / "objects"  # inside the tree: see Build.into
+
+    @property
+    def _repository(self) -> Repository:
+        return Repository(self.folder / "git", self.tree)
+
+    def open(self) -> None:
+        """Make it fit for work, whatever was killed here."""
+        self._repository.open(self.base.plan.identity, self.base.cache)
+        marker = self.folder / _UNDER_WAY
+        if marker.exists():
+            # What a killed compiler left half-written looks up to date to the next make.
+            run(["find", self.objects, "-type", "f", "-newer", marker, "-delete"])
+            marker.unlink()
+        if not (self.objects / BZIMAGE).exists():
+            self._repository.check_out()
+            name = f"{self.base.kernel.name} as a base"
+            self._compile(self._build(name, whole=True), None, self.folder / LOG)
+
+    def build(self, series: Series, folder: Path) -> Mapping[str, Any]:
+        """Leave in `folder` what Build.into leaves."""
+        with self.base.progress.step(f"apply {series.name}"):
+            commits = self._repository.apply(series)
+        build = self._build(series.name)
+        try:
+            commands = self._compile(build, commits[-1], folder / LOG)
+        except BuildError as error:
+            if len(commits) == 1:
+                raise
+            raise self._blamed(series, commits, folder / LOG) or error from error
+        self._take(build, commits[-1], folder)
+        return {
+            "name": series.name,
+            "base": {"name": self.base.kernel.name, "key": self.base.kernel.key},
+            "source": dict(self.base.plan.identity.provenance),
+            "series": {
+                "file": str(series.file),
+                "patches": [commit.subject for commit in commits],
+                "files": self._repository.changed(commits[-1].identity),
+            },
+            "release": release_of(self.objects),
+            "build_id": build_id(folder / "vmlinux"),
+            "commands": commands,
+            "stages": build.seconds,
+        }
+
+    def _build(self, name: str, *, whole: bool = False) -> Build:
+        base = self.base
+        return base.plan.build(base.cache, base.progress, name=name, whole=whole)
+
+    def _compile(self, build: Build, commit: Commit | None, log: Path) -> int:
+        """Compile a commit, None for the base; returns how many commands that took."""
+        make = build.make(self.tree, self.objects)
+        marker = self.folder / _UNDER_WAY
+        marker.touch()
+        self._repository.check_out(commit.identity if commit else None)
+        self._configure(build, commit, make)
+        try:
+            with build.timed("build", f"build {build.name}") as step:
+                commands = build.compile(make, log, step)
+        except BuildError:
+            marker.unlink()  # make came to its own end, and removed what it could not finish
+            raise
+        marker.unlink()
+        return commands
+
+    def _configure(self, build: Build, commit: Commit | None, make: Sequence[str]) -> None:
+        """The base's own configuration, but where patches touch Kconfig: then all wishes again."""
+        config = self.objects / ".config"
+        known = self.base.kernel.config
+        assert known is not None
+        if commit and self._repository.changed(commit.identity, _KCONFIG):
+            with build.timed("configure", f"configure {build.name}"):
+                configure(self.tree, self.objects, build.wishes, make)
+        elif not config.exists() or config.read_bytes() != known.read_bytes():
+            config.write_bytes(known.read_bytes())
+
+    def _blamed(
+        self, series: Series, commits: Sequence[Commit], log: Path
+    ) -> BuildError | ConfigurationError | None:
+        """The error of the first patch after which the tree does not compile."""
+        for number, commit in enumerate(commits, 1):
+            name = f"{series.name}: patch {number} of {len(commits)}, '{commit.subject}',"
+            log.unlink(missing_ok=True)
+            try:
+                self._compile(self._build(name), commit, log)
+            except (BuildError, ConfigurationError) as error:
+                return error
+        return None
+
+    def _take(self, build: Build, commit: Commit, folder: Path) -> None:
+        # Copies: the next make writes some of these files where they lie.
+        copy = ["cp", "--reflink=auto"]
+        run([*copy, self.objects / BZIMAGE, folder / "bzImage"])
+        run([*copy, self.objects / "vmlinux", folder / "vmlinux"])
+        run([*copy, self.objects / ".config", folder / "config"])
+        headers = self.base.kernel.headers
+        if headers is None or self._repository.changed(commit.identity, *_USER_API):
+            export_headers(build.make(self.tree, self.objects), self.objects, folder / "headers")
+        else:
+            run(["cp", "-al", headers, folder / "headers"])

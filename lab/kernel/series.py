@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A series: patches as they come by mail, and what git has to say of them."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import ConfigurationError
+from lab.proc import CommandError
+
+_HUNK = re.compile(r"^@@ -(?P<start>\d+)(?:,\d+)? \+")
+_FAILED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$")
+_REASON = re.compile(r"^error: (?!patch failed)(?P<reason>.+)$")
+_APPLYING = re.compile(r"^Applying: (?P<subject>.*)$")
+_HUNK_SHOWN = 12  # lines
+
+
+@dataclass(frozen=True)
+class Series:
+    """The patches of one file: an mbox, or a patch alone. `name` is for messages."""
+
+    name: str
+    file: Path
+    content: bytes
+
+    @classmethod
+    def read(cls, file: Path) -> "Series":
+        """Raises ConfigurationError for a file that cannot be read."""
+        try:
+            return cls(file.stem, file.absolute(), file.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(f"{file}: {error.strerror}; expected an mbox") from error
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """What the cache's key is made of."""
+        return {"sha256": hashlib.sha256(self.content).hexdigest()}
+
+    @property
+    def text(self) -> str:
+        return self.content.decode(errors="replace")
+
+    def does_not_apply(
+        self, am: CommandError, check: Sequence[str], patch: str
+    ) -> ConfigurationError:
+        """Which patch, file and hunk: from what `git am` said, what `git apply --check` said of
+        the patch at which it stopped, and that patch."""
+        subjects = [found["subject"] for line in am.lines if (found := _APPLYING.match(line))]
+        if not subjects:
+            said = next((line for line in am.lines if line.strip()), "nothing to apply")
+            return ConfigurationError(
+                f"{self.file} holds no patch: {said}",
+                hint="expected mail as git format-patch makes",
+            )
+        lines = [f"{self.name}: patch {len(subjects)}, '{subjects[-1]}', does not apply:"]
+        for line in check:
+            if found := _FAILED.match(line):
+                lines.append(f"    {found['file']}, the hunk at line {found['line']}:")
+                hunk = _hunk(patch, found["file"], int(found["line"]))
+                lines += [f"      | {words}" for words in hunk]
+            elif found := _REASON.match(line):
+                lines.append(f"    {found['reason']}")
+        return ConfigurationError(
+            "\n".join(lines), hint=f"{self.file} is made for another base, or needs a patch first"
+        )
+
+
+def _hunk(patch: str, file: str, line: int) -> list[str]:
+    """The hunk of a file that begins at this line of the old one, or a little of it."""
+    shown: list[str] = []
+    here = False
+    for text in patch.splitlines():
+        if text.startswith("diff --git "):
+            here = text.endswith(f" b/{file}")
+        elif found := _HUNK.match(text):
+            if shown:
+                break
+            if here and int(found["start"]) == line:
+                shown.append(text)
+        elif shown:
+            shown.append(text)
+    return shown[:_HUNK_SHOWN]
