@@ -69,10 +69,7 @@ class Build:
         release = release_of(objects)
         (objects / BZIMAGE).rename(folder / "bzImage")
         (objects / "vmlinux").rename(folder / "vmlinux")
-        if self._modular:
-            whole = modules.archive(self._modules(make, folder / "modules") / release)
-            (folder / modules.ARCHIVE).write_bytes(whole)
-            shutil.rmtree(folder / "modules")
+        self.pack_modules(make, release, folder)
         config.rename(folder / "config")
         shutil.rmtree(work)
         return {
@@ -87,10 +84,14 @@ class Build:
     def _modular(self) -> bool:
         return any(wish.value == "m" for wish in self.wishes)
 
-    def _modules(self, make: Sequence[str], root: Path) -> Path:
-        """Install them, without what only a debugger reads; the folder of all releases."""
-        run([*make, f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"])
-        return root / "lib" / "modules"
+    def pack_modules(self, make: Sequence[str], release: str, folder: Path) -> None:
+        """Leave modules.cpio in `folder`, without what only a debugger reads, if there are any."""
+        if self._modular:
+            root = folder / "modules"
+            run([*make, f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"])
+            whole = modules.archive(root / "lib" / "modules" / release)
+            (folder / modules.ARCHIVE).write_bytes(whole)
+            shutil.rmtree(root)
 
     @contextmanager
     def timed(self, stage: str, title: str) -> Iterator[Step]:

@@ -205,8 +205,10 @@ class _WorkPlace:
         run([*copy, self.objects / BZIMAGE, folder / "bzImage"])
         run([*copy, self.objects / "vmlinux", folder / "vmlinux"])
         run([*copy, self.objects / ".config", folder / "config"])
+        make = build.make(self.tree, self.objects)
+        build.pack_modules(make, release_of(self.objects), folder)
         headers = self.base.kernel.headers
         if headers is None or self._repository.changed(commit.identity, *_USER_API):
-            export_headers(build.make(self.tree, self.objects), self.objects, folder / "headers")
+            export_headers(make, self.objects, folder / "headers")
         else:
             run(["cp", "-al", headers, folder / "headers"])

@@ -101,7 +101,10 @@ def _open_files(process: Process, device: Device, mode: Mode) -> dict[str, Remot
         iommufd, cdev = Iommufd.open(process, Iommufd.PATH), device.open_cdev(process)
         cdev.bind(iommufd)
         return {SPACE: iommufd, DEVICE: cdev}
-    container, group = Container.open(process, container_path(process, mode)), device.open_group(process)
+    container, group = (
+        Container.open(process, container_path(process, mode)),
+        device.open_group(process),
+    )
     group.set_container(container)
     container.set_iommu(IOMMU_TYPES[mode])
     return {SPACE: container, GROUP: group, DEVICE: group.get_device(device.address)}
