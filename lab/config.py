@@ -119,7 +119,7 @@ class Iommu(Model):
 
     `scalable`: it has PASIDs, and page tables of both stages; `first_stage`: the kernel translates
     with those of the first, which are a CPU's, and not with those of the second. `address_width` is
-    in bits: the largest IOVA is 2**address_width - 1.
+    in bits.
     """
 
     model: Literal["intel"] = "intel"
@@ -128,6 +128,15 @@ class Iommu(Model):
     scalable: bool = False
     first_stage: bool = False
     address_width: Literal[39, 48] = 48
+
+    @property
+    def iova_width(self) -> int:
+        """Bits of the largest IOVA that can be mapped.
+
+        An address of the first stage is canonical, and the kernel leaves the upper half alone:
+        drivers/iommu/intel/iommu.c, `__DOMAIN_MAX_ADDR(gaw - 1)`.
+        """
+        return self.address_width - 1 if self.first_stage else self.address_width
 
 
 class DeviceModel(StrEnum):

@@ -8,6 +8,7 @@ kernel's answer.
 import ctypes
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
@@ -22,11 +23,11 @@ from lab.vfio.uapi import (
     GroupRequest,
     HotResetFlag,
     HwptFlag,
+    InfoCapability,
     IoasMapFlag,
     IommuDestroy,
     IommufdRequest,
     IommuHwptAlloc,
-    IommuInfoCap,
     IommuIoasAlloc,
     IommuIoasIovaRanges,
     IommuIoasMap,
@@ -44,7 +45,6 @@ from lab.vfio.uapi import (
     VfioDeviceDetachIommufdPt,
     VfioDeviceInfo,
     VfioGroupStatus,
-    VfioInfoCapHeader,
     VfioIommuType1DirtyBitmap,
     VfioIommuType1DmaMap,
     VfioIommuType1DmaUnmap,
@@ -57,9 +57,37 @@ from lab.vfio.uapi import (
     VfioRegionInfo,
 )
 
+_LINK = struct.Struct("<HHI")  # id, version, offset of the next one
 NO_FLAG = UnmapFlag(0)
 NO_HWPT_FLAG = HwptFlag(0)
 READ_WRITE = MapFlag.VFIO_DMA_MAP_FLAG_READ | MapFlag.VFIO_DMA_MAP_FLAG_WRITE
+
+
+@dataclass(frozen=True)
+class Capability:
+    """A link of the chain behind an answer: `struct vfio_info_cap_header` and what follows it.
+
+    `data` reaches to the answer's end, where the kernel does not say how long it is.
+    """
+
+    id: int
+    version: int
+    data: bytes
+
+
+def capabilities(answer: bytes, offset: int) -> list[Capability]:
+    """The chain that begins at `offset` of an answer, 0 for none.
+
+    Raises AssertionError for a chain that leaves the answer or comes back.
+    """
+    found: dict[int, Capability] = {}
+    while offset:
+        assert offset not in found, f"the chain of capabilities comes back to {offset:#x}"
+        assert offset + _LINK.size <= len(answer), f"the chain leaves the answer, to {offset:#x}"
+        identity, version, following = _LINK.unpack_from(answer, offset)
+        found[offset] = Capability(identity, version, answer[offset + _LINK.size :])
+        offset = following
+    return list(found.values())
 
 
 class VfioFile(RemoteFile):
@@ -150,27 +178,28 @@ class Container(VfioFile):
         request = VfioIommuType1DmaMap(flags=rights, iova=iova, vaddr=address, size=length)
         self.call(ContainerRequest.VFIO_IOMMU_MAP_DMA, request)
 
+    def iova_ranges(self) -> list[tuple[int, int]]:
+        """First and last address of each range that may be mapped."""
+        _, chain = self.info()
+        wanted = InfoCapability.VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE
+        (found,) = [each.data for each in chain if each.id == wanted]
+        count, _ = struct.unpack_from("<II", found)
+        return [struct.unpack_from("<QQ", found, 8 + 16 * index) for index in range(count)]
+
+    def info(self) -> tuple[VfioIommuType1Info, list[Capability]]:
+        """GET_INFO with the chain behind it."""
+        head = VfioIommuType1Info()
+        self.call(ContainerRequest.VFIO_IOMMU_GET_INFO, head)
+        answer = bytearray(bytes(VfioIommuType1Info(argsz=head.argsz)).ljust(head.argsz, b"\0"))
+        self.call(ContainerRequest.VFIO_IOMMU_GET_INFO, answer)
+        head = VfioIommuType1Info.from_buffer_copy(answer)
+        return head, capabilities(bytes(answer), head.cap_offset)
+
     def unmap_dma(self, iova: int, length: int, flags: UnmapFlag = NO_FLAG) -> int:
         """Bytes that were unmapped."""
         unmap = VfioIommuType1DmaUnmap(flags=flags, iova=iova, size=length)
         self.call(ContainerRequest.VFIO_IOMMU_UNMAP_DMA, unmap)
         return unmap.size
-
-    def iova_ranges(self) -> list[tuple[int, int]]:
-        """First and last address of each range that may be mapped, as GET_INFO's chain tells."""
-        head = VfioIommuType1Info()
-        self.call(ContainerRequest.VFIO_IOMMU_GET_INFO, head)
-        info = bytearray(bytes(VfioIommuType1Info(argsz=head.argsz)).ljust(head.argsz, b"\0"))
-        self.call(ContainerRequest.VFIO_IOMMU_GET_INFO, info)
-        place = VfioIommuType1Info.from_buffer(info).cap_offset
-        while place:
-            header = VfioInfoCapHeader.from_buffer(info, place)
-            if header.id == IommuInfoCap.VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE:
-                place += ctypes.sizeof(header)
-                (number,) = struct.unpack_from("<I", info, place)
-                return list(struct.iter_unpack("<QQ", info[place + 8 : place + 8 + 16 * number]))
-            place = header.next
-        return []
 
     def log_dirty(self, flag: DirtyFlag) -> None:
         """Start or stop the log of dirty pages."""
@@ -207,6 +236,13 @@ class DeviceFile(VfioFile):
         region = VfioRegionInfo(index=index)
         self.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, region)
         return region
+
+    def region_capabilities(self, index: int) -> list[Capability]:
+        """The chain behind a region's information."""
+        size = self.region(index).argsz
+        answer = bytearray(bytes(VfioRegionInfo(argsz=size, index=index)).ljust(size, b"\0"))
+        self.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, answer)
+        return capabilities(bytes(answer), VfioRegionInfo.from_buffer_copy(answer).cap_offset)
 
     def irq(self, index: PciIrq) -> VfioIrqInfo:
         info = VfioIrqInfo(index=index)

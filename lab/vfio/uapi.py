@@ -150,12 +150,6 @@ class IommuInfoFlag(IntFlag):
     VFIO_IOMMU_INFO_CAPS = 2
 
 
-class IommuInfoCap(IntEnum):
-    """Ids in the capability chain of VFIO_IOMMU_GET_INFO."""
-
-    VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE = 1
-
-
 class DirtyFlag(IntFlag):
     """What VFIO_IOMMU_DIRTY_PAGES shall do, one at a time."""
 
@@ -177,6 +171,12 @@ class Extension(IntEnum):
     VFIO_TYPE1_NESTING_IOMMU = 6
     VFIO_NOIOMMU_IOMMU = 8
     VFIO_UNMAP_ALL = 9
+
+
+class InfoCapability(IntEnum):
+    """Ids in the capability chain of VFIO_IOMMU_GET_INFO."""
+
+    VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE = 1
 
 
 class HwptFlag(IntFlag):
@@ -353,7 +353,7 @@ class VfioIommuType1DmaUnmap(Structure):
 
 
 class VfioIommuType1Info(Structure):
-    """A capability chain stands behind it where `argsz` leaves room."""
+    """Its capability chain stands behind it and counts in `argsz`."""
 
     _fields_ = (
         ("argsz", c_uint32),
@@ -364,15 +364,8 @@ class VfioIommuType1Info(Structure):
     )
     argsz: int
     flags: int
+    iova_pgsizes: int
     cap_offset: int
-
-
-class VfioInfoCapHeader(ctypes.LittleEndianStructure):
-    """`next` is the offset of the next capability from the information's start; 0 ends it."""
-
-    _fields_ = (("id", c_uint16), ("version", c_uint16), ("next", c_uint32))
-    id: int
-    next: int
 
 
 class VfioIommuType1DirtyBitmap(Structure):

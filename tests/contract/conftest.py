@@ -7,38 +7,65 @@ import pytest
 
 from lab.agent.process import Process
 from lab.cell import Testbed
+from lab.config import Machine
 from lab.contract import Mode
 from lab.testing import not_applicable
 from lab.vfio.device import CDEVS, Device
 from lab.vfio.files import Iommufd
 from lab.vfio.modes import COMPAT_MODES, CONTAINER_MODES, GROUP_MODES, has_type1
 
+IOMMUFD_USES_THE_FIRST_STAGE = (6, 13)  # "iommu/vt-d: Refine intel_iommu_domain_alloc_user()"
+
 
 @pytest.fixture(autouse=True)
-def _machine_hands_out_devices(request: pytest.FixtureRequest, testbed: Testbed) -> None:
+def _machine_hands_out_devices(request: pytest.FixtureRequest, machine: Machine) -> None:
     """A test that asks for a machine knows what it gets there; the others need a device."""
     if request.node.get_closest_marker("on_machine"):
         return
-    iommu = testbed.machine.iommu
-    if not iommu:
+    if not machine.iommu:
         raise not_applicable("without an IOMMU no device is in a group, and vfio-pci takes none")
-    if not iommu.interrupt_remapping:
+    if not machine.iommu.interrupt_remapping:
         raise not_applicable("without interrupt remapping no device is handed out (IRQ-4)")
 
 
 @pytest.fixture(autouse=True)
 def _kernel_has_the_mode(
-    column: Mode | None, hands: Process, edu: Device, _machine_hands_out_devices: None
+    column: Mode | None,
+    machine: Machine,
+    hands: Process,
+    edu: Device,
+    release: tuple[int, int],
+    _machine_hands_out_devices: None,
 ) -> None:
     """A kernel without a flow keeps that flow's rules trivially: they do not apply."""
-    if column is Mode.IOMMUFD and not hands.exists(CDEVS):
-        raise not_applicable("this kernel has no VFIO device cdev")
-    if column in GROUP_MODES and not hands.exists(edu.group_path(hands)):
-        raise not_applicable("this kernel has no VFIO groups")
-    if column in CONTAINER_MODES and not has_type1(hands):
-        raise not_applicable("this kernel has no type1: its container is iommufd's")
-    if column in COMPAT_MODES and not hands.exists(Iommufd.PATH):
-        raise not_applicable("this kernel has no iommufd")
+    if column and (why := _missing(column, machine, hands, edu, release)):
+        raise not_applicable(why)
+
+
+def _missing(
+    mode: Mode, machine: Machine, hands: Process, edu: Device, release: tuple[int, int]
+) -> str | None:
+    """Why this kernel does not have a mode on this machine, or None."""
+    if mode is Mode.IOMMUFD and not hands.exists(CDEVS):
+        return "this kernel has no VFIO device cdev"
+    if mode in GROUP_MODES and not hands.exists(edu.group_path(hands)):
+        return "this kernel has no VFIO groups"
+    if mode in CONTAINER_MODES and not has_type1(hands):
+        return "this kernel has no type1: its container is iommufd's"
+    if mode in COMPAT_MODES and not hands.exists(Iommufd.PATH):
+        return "this kernel has no iommufd"
+    first_stage = machine.iommu and machine.iommu.first_stage
+    if first_stage and mode not in CONTAINER_MODES and release < IOMMUFD_USES_THE_FIRST_STAGE:
+        return "iommufd makes no first-stage tables before 6.13, and this IOMMU takes no others"
+    return None
+
+
+@pytest.fixture
+def modes(
+    machine: Machine, hands: Process, edu: Device, release: tuple[int, int]
+) -> tuple[Mode, ...]:
+    """Every mode that this kernel has on this machine."""
+    return tuple(mode for mode in Mode if not _missing(mode, machine, hands, edu, release))
 
 
 @pytest.fixture

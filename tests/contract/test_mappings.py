@@ -13,6 +13,7 @@ import pytest
 
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
+from lab.config import Machine
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
 from lab.vfio.device import Device
@@ -25,7 +26,6 @@ PAGE = 4096
 PAGES = 4
 MSI_WINDOW = 0xFEE0_0000
 TOP = 2**64 - PAGE
-BEYOND_ANY_WIDTH = 2**57
 UNKNOWN_FLAG = MapFlag(1 << 20)
 
 
@@ -69,7 +69,6 @@ def test_mappings_do_not_overlap(
         pytest.param(IOVA, 0, PAGE + 1, id="length"),
         pytest.param(IOVA, 0, 0, id="empty"),
         pytest.param(MSI_WINDOW, 0, PAGE, id="msi-window"),
-        pytest.param(BEYOND_ANY_WIDTH, 0, PAGE, id="beyond-the-width"),
     ],
 )
 def test_mapping_is_aligned_and_inside_the_allowed_ranges(
@@ -80,6 +79,22 @@ def test_mapping_is_aligned_and_inside_the_allowed_ranges(
         with raises_errno(EINVAL):
             space.map_range(iova, memory.address + offset, length)
         space.map_range(MSI_WINDOW - PAGE, memory.address, PAGE)
+
+
+@contract("MAP-2")
+def test_mapping_ends_with_the_address_width(
+    process: Process, edu: Device, mode: Mode, machine: Machine
+) -> None:
+    """EINVAL from the first address that the IOMMU cannot translate; the page below is mapped."""
+    assert machine.iommu
+    end = 2**machine.iommu.iova_width
+    with _space(process, edu, mode) as (space, _, memory):
+        for iova in (end, 2**57):
+            with raises_errno(EINVAL):
+                space.map_range(iova, memory.address, PAGE)
+        with raises_errno(EINVAL):
+            space.map_range(end - PAGE, memory.address, 2 * PAGE)
+        space.map_range(end - PAGE, memory.address, PAGE)
 
 
 @contract("MAP-3")
