@@ -20,8 +20,10 @@ from lab.contract import Mode, rule, rules
 from lab.errors import ConfigurationError, LabError
 from lab.guest import Guest, check_machine
 from lab.progress import Progress
+from lab.results.judge import excused
 from lab.results.record import TestRecord
 from lab.results.terminal import report
+from lab.results.verdict import Verdict
 from lab.session import Session
 from lab.testing import lacking, not_applicable
 from lab.vfio.device import Device
@@ -284,9 +286,12 @@ def pytest_runtest_makereport(
     if not watch:
         return result
     watch.see(call, result)
+    run = item.config.stash[_SESSION]
+    known = _known(item, run, watch)
+    if call.excinfo and excused(watch.so_far, known).verdict is Verdict.KNOWN:
+        result.outcome, result.wasxfail = "skipped", known  # pytest's way of saying the same
     if call.when == "teardown":
-        verdict = watch.end()
-        run = item.config.stash[_SESSION]
+        verdict = excused(watch.end(), known)
         run.add(
             TestRecord(
                 id=item.nodeid,
@@ -300,13 +305,21 @@ def pytest_runtest_makereport(
                 splats=verdict.splats,
                 evidence=watch.evidence(),
                 machine=watch.machine,
+                known=known,
             )
         )
-        if watch.found_afterwards:
+        if watch.found_afterwards and verdict.verdict.is_trouble:
             # pytest's own count must say so, too: the test itself had passed
             result.outcome = "failed"
             result.longrepr = verdict.message
     return result
+
+
+def _known(item: pytest.Item, run: Session, watch: Watch) -> str:
+    """What is recorded in kernels/known.yaml of this test, on this machine and kernel."""
+    rule = _rule_of(item)
+    name = getattr(item, "originalname", None) or item.name
+    return run.known(rule, _mode_of(item), name, watch.machine) if rule else ""
 
 
 def _noted(item: pytest.Item) -> str:

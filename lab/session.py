@@ -9,9 +9,12 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from lab import deviations
 from lab.cache import Cache
 from lab.cell import Cell, Choice, Testbed
 from lab.config import Lab, Machine
+from lab.contract import Mode
+from lab.deviations import Deviation
 from lab.errors import GuestLost, LabError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
@@ -45,11 +48,13 @@ class Session:
         self._selection = tuple(selection)
         self._accelerator = ""
         self._machines: dict[str, Machine] = {}
+        self._deviations: tuple[Deviation, ...] = ()
         self._finished = False
         self.closed = False
 
     def prepare(self) -> None:
         """Make kernel, image and agent, and start the first guest. Raises LabError."""
+        self._deviations = deviations.read(self.lab)
         cell = Cell(self.lab, self.choice, Cache.of_user(), self.progress, self.folder)
         self.cell = cell.__enter__()
         self.cell.boot_ahead()
@@ -74,6 +79,15 @@ class Session:
         self._figures["guests"] = len(self._repeats)
         self._figures["boots_repeated"] = sum(self._repeats.values())
         return testbed
+
+    def known(self, rule: str, mode: Mode | None, test: str, machine: str | None) -> str:
+        """What is recorded of this test in words, empty where nothing is. `test` is its function's
+        name."""
+        release = self.cell.kernel.release if self.cell else None
+        for deviation in self._deviations:
+            if deviation.covers(rule, mode, test, machine, release):
+                return str(deviation)
+        return ""
 
     def called(self) -> None:
         """The first test's own code begins: measure how long the user waited for it."""

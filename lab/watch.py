@@ -45,10 +45,15 @@ class Watch:
         self._judgements.append(judge(error, self._lost()))
         self.detail = "\n\n".join(filter(None, (self.detail, report.longreprtext)))
 
+    @property
+    def so_far(self) -> Judgement:
+        """What its own phases say, before the look at what they left behind."""
+        judgements = self._judgements or [judge(None, None)]
+        return max(judgements, key=lambda each: each.verdict.severity)
+
     def end(self) -> Judgement:
         """Its verdict. The guest is thrown away unless it is as it was."""
-        judgements = self._judgements or [judge(None, None)]
-        worst = max(judgements, key=lambda each: each.verdict.severity)
+        worst = self.so_far
         testbed = self._testbed
         if testbed and worst.verdict not in (Verdict.GUEST_LOST, Verdict.LAB_ERROR):
             worst = self._afterwards(testbed, worst)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """From what a test raised to whose fault it is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from _pytest.outcomes import Failed, Skipped
 
@@ -18,6 +18,13 @@ class Judgement:
     verdict: Verdict
     message: str = ""
     splats: tuple[str, ...] = ()
+
+
+def excused(judgement: Judgement, known: str) -> Judgement:
+    """The same, or `known` where a rule is broken as recorded. A splat is never excused."""
+    if not known or judgement.verdict is not Verdict.BROKEN or judgement.splats:
+        return judgement
+    return replace(judgement, verdict=Verdict.KNOWN, message=f"{known}\n{judgement.message}")
 
 
 def judge(error: BaseException | None, lost: GuestLost | None) -> Judgement:

@@ -44,10 +44,11 @@ class TestRecord(_Written):
     `id` is pytest's node id; `rule` the contract's rule it cites, None where it cites none;
     `program` the name of the C program that it is a case of, if it is one; `mode` None where the
     test is not run once a mode. `duration` is in seconds and includes a boot that the test had to
-    wait for. `message` says in a line or a
-    few what happened, and for a skip what is missing; `detail` is the traceback. `splats` are
-    the kernel's own reports on the console; `evidence` are paths relative to the run's folder.
-    `machine` is the machine of lab.yaml that it ran on, None where it had no guest.
+    wait for. `message` says in a line or a few what happened, and for a skip what is missing;
+    `detail` is the traceback. `splats` are the kernel's own reports on the console; `evidence` are
+    paths relative to the run's folder.
+    `machine` is the machine of lab.yaml that it ran on, None where it had no guest. `known` says
+    which deviation is recorded for it in kernels/known.yaml, whether it showed or not.
     """
 
     __test__ = False  # pytest takes a class of this name for a test
@@ -64,6 +65,7 @@ class TestRecord(_Written):
     evidence: tuple[str, ...] = ()
     machine: str | None = None
     program: str | None = None
+    known: str = ""
 
     @property
     def subject(self) -> str:
@@ -172,9 +174,20 @@ class RunRecord(_Written):
         verdicts = [test.verdict for test in self.tests]
         return {v: verdicts.count(v) for v in reversed(Verdict) if v in verdicts}
 
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """The recorded deviations that did not show, though tests came to a verdict on them."""
+        shown: dict[str, bool] = {}
+        for test in self.tests:
+            if test.known and test.verdict.is_checked:
+                kept = test.verdict is Verdict.KEPT
+                shown[test.known] = shown.get(test.known, False) or not kept
+        return tuple(known for known, was_shown in shown.items() if not was_shown)
+
     def to_json(self) -> dict[str, Any]:
-        """The content of results.json. `status` is in it for scripts; nobody reads it back."""
-        return {**super().to_json(), "status": self.status}
+        """The content of results.json. `status` and `mended` are in it for scripts; nobody reads
+        them back."""
+        return {**super().to_json(), "mended": list(self.mended), "status": self.status}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:

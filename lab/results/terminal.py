@@ -37,6 +37,9 @@ def report(record: RunRecord, folder: Path, console: Console) -> None:
             _account(test, console)
     for verdict in (Verdict.KNOWN, Verdict.SKIPPED):
         _reasons(verdict, record.tests, console)
+    for known in record.mended:
+        words = f" recorded as known and kept after all: {printable(known)}"
+        line(console, Text.assemble("\n", ("mended", "green"), words))
     _summary(record, folder, console)
 
 

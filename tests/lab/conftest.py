@@ -156,6 +156,14 @@ class SmallLab:
         (self.root / name).mkdir()
         (self.root / name / "test_small.py").write_text(text)
 
+    def known(self, text: str) -> None:
+        """Write the lab's own kernels/known.yaml."""
+        kernels = self.root / "kernels"
+        kernels.unlink()
+        kernels.mkdir()
+        (kernels / "fragments").symlink_to(ROOT / "kernels" / "fragments")
+        (kernels / "known.yaml").write_text(text)
+
     def start(self, *words: str, env: dict[str, str] | None = None) -> Started:
         """`vfio-lab run` with these words behind it."""
         return self._start(["lab", "run", *self._given(words)], words, env)

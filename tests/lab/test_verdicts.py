@@ -164,6 +164,67 @@ def test_a_guest_silenced_behind_our_back(small_lab: "SmallLab") -> None:
     assert outcome.results["finished"] is True
 
 
+# What is known
+
+_KNOWN = """
+- {rule: OWN-3, test: test_still_broken, why: it was never mended, reference: a commit}
+- {rule: OWN-4, why: it was mended meanwhile, reference: a message}
+- {rule: OWN-5, before: "1.0", why: another kernel did it, reference: a message}
+- {rule: OWN-6, why: no warning is excused, reference: a message}
+"""
+_RECORDED = """
+@contract("OWN-3", Mode.IOMMUFD)
+def test_still_broken(process):
+    with raises_errno(EINVAL):
+        process.syscall(Syscall.CLOSE, 12345)
+
+@contract("OWN-4", Mode.IOMMUFD)
+def test_mended(process):
+    pass
+
+@contract("OWN-5", Mode.IOMMUFD)
+def test_of_another_kernel(process):
+    with raises_errno(EINVAL):
+        process.syscall(Syscall.CLOSE, 12345)
+
+@contract("OWN-6", Mode.IOMMUFD)
+def test_warns(hands):
+    hands.write_text("/dev/kmsg", "<4>WARNING: CPU: 0 PID: 1 at lib/planted.c:1 plant+0x0/0x10")
+    hands.write_text("/dev/kmsg", "<4>---[ end trace 0000000000000000 ]---")
+"""
+
+
+def test_what_is_recorded_is_known_and_what_is_mended_is_told(small_lab: "SmallLab") -> None:
+    small_lab.suite(_HEAD + _RECORDED)
+    small_lab.known(_KNOWN)
+    recorded = small_lab.run("--rule", "OWN-3", "--rule", "OWN-4")
+    assert recorded.status == 0
+    assert recorded.verdicts == {"test_still_broken": "known", "test_mended": "kept"}
+    message = recorded.tests["test_still_broken"]["message"].splitlines()
+    assert message[0] == "it was never mended (a commit; kernels/known.yaml:2)"
+    assert "expected EINVAL, got EBADF" in message[1]
+    mended = "it was mended meanwhile (a message; kernels/known.yaml:3)"
+    assert recorded.results["mended"] == [mended]
+    assert f"mended recorded as known and kept after all: {mended}" in recorded.stdout
+    assert f"known 1: {message[0]} (OWN-3)" in recorded.stdout
+
+    everything = small_lab.pytest()
+    assert everything.status == 1
+    assert everything.verdicts == recorded.verdicts | {
+        "test_of_another_kernel": "broken",
+        "test_warns": "broken",
+    }
+    assert "1 xfailed" in everything.stdout
+
+
+def test_a_slip_in_what_is_recorded_is_the_configurations(small_lab: "SmallLab") -> None:
+    small_lab.suite(_HEAD + _RECORDED)
+    small_lab.known("- {rule: OWN-3, why: it does}\n")
+    outcome = small_lab.run()
+    assert outcome.status == 2
+    assert "kernels/known.yaml:1: 0.reference: is missing" in outcome.troubles
+
+
 # Which machine
 
 _MACHINES = """

@@ -55,6 +55,7 @@ def test_the_fields_that_scripts_read(record: RunRecord, broken: TestRecord) -> 
         "evidence": ["guests/001/console.log"],
         "machine": "vtd",
         "program": None,
+        "known": "",
     }
 
 
@@ -99,6 +100,17 @@ def test_a_verdict_that_is_none_is_named_with_its_place() -> None:
 )
 def test_status_of_a_run(record: RunRecord, status: int) -> None:
     assert record.status == status
+
+
+def test_a_recorded_deviation_that_never_shows_is_mended() -> None:
+    """One of its tests is enough for it to be there still; a skip says nothing."""
+    kept, skipped = replace(KEPT, known="old"), replace(KEPT, known="new", verdict=Verdict.SKIPPED)
+    shown = replace(kept, verdict=Verdict.KNOWN)
+    assert run(KEPT, skipped).mended == ()
+    assert run(kept, shown).mended == ()
+    assert run(kept, kept, skipped).mended == ("old",)
+    assert run(kept).to_json()["mended"] == ["old"]
+    assert run(kept, shown).status == 0
 
 
 def test_cells_hold_the_worst_and_count_it() -> None:

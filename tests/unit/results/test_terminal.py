@@ -115,6 +115,15 @@ def test_another_machine_is_told(record: RunRecord, broken: TestRecord) -> None:
     assert "kernel 6.12.57, machine vtd, a few tests on no-iommu, QEMU" in text
 
 
+def test_a_deviation_that_is_kept_after_all_is_told(record: RunRecord, broken: TestRecord) -> None:
+    kept = replace(broken, verdict=Verdict.KEPT, known="it does (a commit; known.yaml:2)")
+    text = rendered(replace(record, tests=(kept,)))
+    told = "\nmended recorded as known and kept after all: it does (a commit; known.yaml:2)\n"
+    assert told in text
+    known = replace(kept, verdict=Verdict.KNOWN, message="it does")
+    assert "mended" not in rendered(replace(record, tests=(kept, known)))
+
+
 def test_trouble_of_the_run_is_told(record: RunRecord) -> None:
     text = rendered(replace(record, tests=(), trouble=(Trouble("no QEMU", detail="why"),)))
     assert text.startswith("ERROR the run\n  no QEMU\n  | why\n")
