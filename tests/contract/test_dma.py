@@ -11,17 +11,20 @@ from contextlib import contextmanager
 
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
+from lab.agent.protocol import Call, Delay, Imm, Store, Syscall
 from lab.contract import Mode
 from lab.guest import DmarFault, Guest
-from lab.testing import contract
+from lab.testing import contract, lacking
 from lab.vfio.device import Device
-from lab.vfio.edu import BUFFER_SIZE, Edu, edu_of
-from lab.vfio.files import Iommufd
+from lab.vfio.edu import BUFFER, BUFFER_SIZE, Command, Edu, Register, edu_of
+from lab.vfio.files import DeviceFile, Iommufd
 from lab.vfio.modes import Opened, open_device
-from lab.vfio.uapi import PCI_COMMAND, PciCommand
+from lab.vfio.uapi import PCI_COMMAND, MapFlag, PciCommand, PciRegion
 
 IOVA = 0x10_0000
 WORD = b"sixteen bytes..."
+TRANSFER = 100_000_000  # nanoseconds that edu takes
+ATTEMPTS = 3  # on a busy host
 
 
 @contextmanager
@@ -163,6 +166,36 @@ def test_nothing_is_reached_before_the_first_attach_and_after_detach(
             _only_blocked(guest, edu, IOVA, before)
 
 
+@contract("DMA-3")
+def test_read_only_mapping_is_read_only_for_the_device(
+    guest: Guest, process: Process, edu: Device, mode: Mode
+) -> None:
+    """The device gets the bytes and cannot change them; mapped for both it can.
+
+    The write comes first: QEMU reports none that its IOTLB, filled by a read, already forbids.
+    """
+    with _working(process, edu, mode) as (opened, registers, page):
+        opened.space.unmap(IOVA, page.length)
+        opened.space.map(IOVA, page, MapFlag.VFIO_DMA_MAP_FLAG_READ)
+        page.write(0, WORD[::-1])
+        before = len(guest.faults())
+        registers.copy_out(IOVA, len(WORD))
+        assert page.read(0, len(WORD)) == WORD[::-1]
+        _only_blocked(guest, edu, IOVA, before)
+
+        before = len(guest.faults())
+        registers.copy_in(IOVA, len(WORD))
+        assert guest.faults()[before:] == []
+        page.write(0, bytes(len(WORD)))
+        registers.copy_out(IOVA, len(WORD))
+        assert page.read(0, len(WORD)) == bytes(len(WORD))
+
+        opened.space.unmap(IOVA, page.length)
+        opened.space.map(IOVA, page)
+        registers.copy_out(IOVA, len(WORD))
+        assert page.read(0, len(WORD)) == WORD[::-1]
+
+
 @contract("DMA-4")
 def test_bus_mastering_is_off_when_a_device_is_opened(
     guest: Guest, process: Process, hands: Process, edu: Device, mode: Mode
@@ -202,6 +235,60 @@ def test_bus_mastering_is_off_again_after_close(
     assert PciCommand.MASTER not in _command(hands, edu)
     with open_device(process, edu, mode) as opened:
         assert PciCommand.MASTER not in opened.device.command
+
+
+@contract("DMA-8")
+def test_closing_the_file_stops_a_transfer(
+    guest: Guest, process: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_pci_core_disable() clears bus mastering first: nothing is written, no fault is reported.
+
+    The control is the same transfer before it, whose end is waited for.
+    """
+    for _ in range(ATTEMPTS):
+        before = len(guest.faults())
+        with (
+            open_device(process, edu, mode) as opened,
+            opened.device.map_bar(PciRegion.VFIO_PCI_BAR0_REGION_INDEX) as bar,
+            process.mmap(process.page_size) as page,
+        ):
+            registers = Edu(bar)
+            opened.space.map(IOVA, page)
+            opened.device.enable_dma()
+            page.write(0, WORD)
+            registers.copy_in(IOVA, len(WORD))
+            assert _writes(registers, IOVA, page)
+            page.write(0, bytes(len(WORD)))
+            in_time = _start_and_close(opened.device, bar)
+            after = page.read(0, len(WORD))
+        if in_time:
+            assert after == bytes(len(WORD))
+            assert guest.faults()[before:] == []
+            return
+    raise lacking("a host that closes a file within 100 ms")
+
+
+def _start_and_close(device: DeviceFile, bar: Mapping) -> bool:
+    """Start a write of `WORD` to IOVA, and let go of the device in the same breath.
+
+    False when the transfer may have ended before. Returns when it would have ended.
+    """
+    writes = {
+        Register.SOURCE: BUFFER,
+        Register.DESTINATION: IOVA,
+        Register.COUNT: len(WORD),
+        Register.COMMAND: Command.RUN | Command.TO_MEMORY,
+    }
+    bar.closed = True  # the mapping is a reference to the file, too
+    *_, started, _, closed, _ = device.process.batch(
+        [
+            *(Store(Imm(bar.address + place), 8, Imm(value)) for place, value in writes.items()),
+            Call(Syscall.MUNMAP, (Imm(bar.address), Imm(bar.length))),
+            Call(Syscall.CLOSE, (Imm(device.detach()),)),
+            Delay(TRANSFER + TRANSFER // 2),
+        ]
+    )
+    return closed.ok and closed.end_ns - started.start_ns < TRANSFER
 
 
 def _command(hands: Process, device: Device) -> PciCommand:

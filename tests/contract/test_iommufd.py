@@ -4,24 +4,33 @@
 Source: drivers/vfio/iommufd.c, drivers/iommu/iommufd/device.c and drivers/iommu/iommufd/ioas.c.
 """
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EBUSY, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP
+from errno import EBUSY, EFAULT, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP
 
 import pytest
 
 from lab.agent.process import Process
+from lab.agent.protocol import Buf, Call, Imm, Syscall
 from lab.config import Machine
 from lab.contract import Mode
-from lab.testing import contract, raises_errno
+from lab.testing import contract, not_applicable, raises_errno
 from lab.vfio.device import Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import Cdev, Iommufd
-from lab.vfio.uapi import DeviceRequest, HwptFlag, VfioDeviceAttachIommufdPt
+from lab.vfio.uapi import (
+    BindFlag,
+    DeviceRequest,
+    HwptFlag,
+    VfioDeviceAttachIommufdPt,
+    VfioDeviceBindIommufdToken,
+)
 
 IOVA = 0x10_0000
 MSI_WINDOW = (0xFEE0_0000, 0xFEEF_FFFF)
 NO_OBJECT = 0xFFFF
+SYSPATH = "vfio-device-syspath"
 
 
 @contextmanager
@@ -130,3 +139,62 @@ def test_page_table_that_the_iommu_lacks_is_refused(
         with raises_errno(EOPNOTSUPP):
             iommufd.hwpt_alloc(device, ioas, flag)
         iommufd.destroy(iommufd.hwpt_alloc(device, ioas))
+
+
+@contract("IOAS-6", Mode.IOMMUFD)
+@pytest.mark.parametrize("null", [False, True], ids=["token", "NULL"])
+def test_token_is_refused_on_a_device_without_sriov(
+    process: Process,
+    edu: Device,
+    release: tuple[int, int],
+    record_property: Callable[[str, object], None],
+    null: bool,
+) -> None:
+    """EINVAL from vfio_pci_validate_vf_token(), and EFAULT for NULL, which never gets there.
+
+    To a kernel before 6.17 the flag is an unknown one: EINVAL both, which a backport may mend.
+    """
+    mended = release >= (6, 17)
+    expected = [EFAULT] if null else [EINVAL]
+    if not mended:
+        expected.append(EINVAL)
+    with (
+        Iommufd.open(process, Iommufd.PATH) as iommufd,
+        edu.open_cdev(process) as cdev,
+        process.mmap(process.page_size) as token,
+    ):
+        request = VfioDeviceBindIommufdToken(
+            flags=BindFlag.VFIO_DEVICE_BIND_FLAG_TOKEN,
+            iommufd=iommufd.fd,
+            token_uuid_ptr=0 if null else token.address,
+        )
+        bind = Imm(DeviceRequest.VFIO_DEVICE_BIND_IOMMUFD)
+        call = Call(Syscall.IOCTL, (Imm(cdev.fd), bind, Buf(bytes(request))))
+        answer = process.batch([call])[0].errno
+        assert answer in expected
+        if answer == EFAULT and not mended:
+            record_property("mended", "EFAULT, as from 6.17 on")
+        with raises_errno(EINVAL):
+            cdev.info()
+        cdev.bind(iommufd)
+
+
+@contract("IOAS-7", Mode.IOMMUFD)
+def test_fdinfo_names_the_device(process: Process, edu: Device, release: tuple[int, int]) -> None:
+    """vfio_main.c: vfio_device_show_fdinfo() (6.18). Parked, and bound."""
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, edu.open_cdev(process) as cdev:
+        parked = _fdinfo(cdev)
+        cdev.bind(iommufd)
+        bound = _fdinfo(cdev)
+    if release < (6, 18) and SYSPATH not in parked:
+        raise not_applicable("the fdinfo of this kernel does not name the device: 6.18 does")
+    (path,) = {parked[SYSPATH], bound[SYSPATH]}
+    assert path.startswith("/sys/devices/")
+    assert posixpath.basename(path) == edu.address
+
+
+def _fdinfo(file: Cdev) -> dict[str, str]:
+    """What /proc says of an open file."""
+    text = file.process.read_text(f"/proc/self/fdinfo/{file.fd}")
+    pairs = (line.split(":", 1) for line in text.splitlines())
+    return {name: value.strip() for name, value in pairs}
