@@ -8,11 +8,8 @@ from typing import Self
 
 from lab.agent.process import Process, RemoteError
 from lab.deadline import Deadline
-from lab.errors import InfrastructureError
-from lab.vfio.device import CDEVS, Device
+from lab.vfio.device import CDEVS, Device, pinned_pages
 
-_VMSTAT = "/proc/vmstat"
-_STAT_REFRESH = "/proc/sys/vm/stat_refresh"  # folds the CPUs' own counts into what vmstat shows
 _SOON = 5.0  # seconds: a process that was killed lets go while nobody waits for it
 _AGAIN = 0.02
 
@@ -51,22 +48,6 @@ class Condition:
         if now.pinned != self.pinned:
             found.append(f"pages that are still pinned: {now.pinned - self.pinned}")
         return found + _owned_groups(hands)
-
-
-def pinned_pages(hands: Process) -> int:
-    """How many pages are pinned in the guest for DMA, whoever pinned them.
-
-    Source: mm/gup.c counts each page in NR_FOLL_PIN_ACQUIRED and in NR_FOLL_PIN_RELEASED.
-    """
-    hands.write_text(_STAT_REFRESH, "1")
-    counts = dict(line.split() for line in hands.read_text(_VMSTAT).splitlines())
-    try:
-        return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
-    except KeyError as missing:
-        raise InfrastructureError(
-            f"this kernel's {_VMSTAT} has no {missing}: a leak of pinned pages would not show",
-            hint="use Linux 5.7 or later",
-        ) from None
 
 
 def _owned_groups(hands: Process) -> list[str]:

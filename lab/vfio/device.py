@@ -8,10 +8,28 @@ from dataclasses import dataclass
 from errno import ENODEV, ENOENT
 
 from lab.agent.process import Process, RemoteError
+from lab.errors import InfrastructureError
 from lab.vfio.files import Cdev, Group
 
 VFIO_PCI = "vfio-pci"
 CDEVS = "/dev/vfio/devices"
+
+
+def pinned_pages(process: Process) -> int:
+    """How many pages are pinned for DMA in the whole guest, whoever pinned them.
+
+    Source: mm/gup.c counts each page in NR_FOLL_PIN_ACQUIRED and in NR_FOLL_PIN_RELEASED. Raises
+    InfrastructureError where the kernel does not count.
+    """
+    process.write_text("/proc/sys/vm/stat_refresh", "1")  # each CPU counts for itself first
+    counts = dict(line.split() for line in process.read_text("/proc/vmstat").splitlines())
+    try:
+        return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
+    except KeyError as missing:
+        raise InfrastructureError(
+            f"this kernel's /proc/vmstat has no {missing}: a leak of pinned pages would not show",
+            hint="use Linux 5.7 or later",
+        ) from None
 
 
 @dataclass(frozen=True)

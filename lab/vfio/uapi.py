@@ -457,6 +457,7 @@ class PciCommand(IntFlag):
 
     MEMORY = 2
     MASTER = 4
+    INTX_DISABLE = 0x400
 
 
 PCI_COMMAND = 4

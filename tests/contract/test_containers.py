@@ -12,7 +12,7 @@ import pytest
 from lab.agent.process import Process
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
-from lab.vfio.device import Device
+from lab.vfio.device import Device, pinned_pages
 from lab.vfio.edu import edu_of
 from lab.vfio.modes import (
     COMPAT_MODES,
@@ -156,18 +156,46 @@ def test_unset_container_with_a_device_open(process: Process, edu: Device, mode:
             device.info()
 
 
+@contract("CON-4", *GROUP_MODES)
+def test_unset_container_is_as_new_and_so_is_the_group(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """container.c: vfio_group_detach_container() takes the IOMMU and its mappings away with the
+    last group; an iommufd keeps them, as long as its own file is open."""
+    before = pinned_pages(hands)
+    with joined_group(process, edu, mode) as (container, group), process.mmap(4096) as page:
+        with group.get_device(edu.address):
+            ContainerSpace(container).map(IOVA, page)
+            assert pinned_pages(hands) == before + 1
+        group.unset_container()
+        if mode in CONTAINER_MODES:
+            assert pinned_pages(hands) == before
+            with raises_errno(EINVAL):
+                container.set_iommu(IOMMU_TYPES[mode])
+        group.set_container(container)
+        container.set_iommu(IOMMU_TYPES[mode])
+        with group.get_device(edu.address):
+            place = IOVA if mode in CONTAINER_MODES else 2 * IOVA
+            ContainerSpace(container).map(place, page)
+        group.unset_container()
+        container.close()
+        assert pinned_pages(hands) == before
+
+
 @contract("CON-5", *GROUP_MODES)
 @pytest.mark.parametrize("first_goes", [True, False], ids=["first-leaves", "second-leaves"])
 def test_two_groups_share_a_containers_mappings(
     process: Process, edu: Device, resettable: Device, mode: Mode, first_goes: bool
 ) -> None:
-    """One map call serves both devices; one of them goes, and the other's DMA still works."""
+    """One map call serves both devices, whether it came before the second group or after it; one
+    of them goes, and the other's DMA still works: vfio_iommu_type1_attach_group()."""
     with ExitStack() as stack:
         container, group = stack.enter_context(joined_group(process, edu, mode))
-        other_group = stack.enter_context(resettable.open_group(process))
-        other_group.set_container(container)
         page = stack.enter_context(process.mmap(4096))
         ContainerSpace(container).map(IOVA, page)
+        other_group = stack.enter_context(resettable.open_group(process))
+        other_group.set_container(container)
+        ContainerSpace(container).map(2 * IOVA, page)
         files = [group.get_device(edu.address), other_group.get_device(resettable.address)]
         for file in files:
             stack.enter_context(file)
@@ -176,7 +204,7 @@ def test_two_groups_share_a_containers_mappings(
             with edu_of(file) as registers:
                 page.write(0, b"shared %d" % number)
                 registers.copy_in(IOVA, 8)
-                registers.copy_out(IOVA + 64, 8)
+                registers.copy_out(2 * IOVA + 64, 8)
                 assert page.read(64, 8) == b"shared %d" % number
         goes, stays = files if first_goes else reversed(files)
         goes.close()

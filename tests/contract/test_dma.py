@@ -86,6 +86,35 @@ def test_device_copies_through_mapped_memory(process: Process, edu: Device, mode
         assert target.read(size, 1) == b"\0"
 
 
+@contract("DMA-1")
+def test_scattered_pages_are_each_mapped_where_they_are(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """batch_add_pfn() and vfio_pin_pages_remote() take pages for contiguous only where they are.
+
+    Pages of two mappings are touched in turns, and so lie in turns in memory; both neighbours of
+    a boundary are read in one transfer.
+    """
+    size, near = process.page_size, 32
+    with (
+        open_device(process, edu, mode) as opened,
+        edu_of(opened.device) as registers,
+        process.mmap(4 * size) as pages,
+        process.mmap(4 * size) as others,
+        process.mmap(size) as target,
+    ):
+        opened.device.enable_dma()
+        for number in range(4):
+            for memory, text in ((pages, b"page %d"), (others, b"other %d")):
+                memory.write(number * size, (text % number).ljust(size, b"."))
+        opened.space.map(IOVA, pages)
+        opened.space.map(2 * IOVA, target)
+        for boundary in range(size, 4 * size, size):
+            registers.copy_in(IOVA + boundary - near, 2 * near)
+            registers.copy_out(2 * IOVA, 2 * near)
+            assert target.read(0, 2 * near) == pages.read(boundary - near, 2 * near)
+
+
 @contract("DMA-2")
 def test_unmapped_address_is_blocked(
     guest: Guest, process: Process, edu: Device, mode: Mode

@@ -23,6 +23,8 @@ from lab.vfio.uapi import (
     BindFlag,
     DeviceRequest,
     HwptFlag,
+    IommufdRequest,
+    IommuIoasIovaRanges,
     VfioDeviceAttachIommufdPt,
     VfioDeviceBindIommufdToken,
 )
@@ -31,6 +33,7 @@ IOVA = 0x10_0000
 MSI_WINDOW = (0xFEE0_0000, 0xFEEF_FFFF)
 NO_OBJECT = 0xFFFF
 SYSPATH = "vfio-device-syspath"
+EVERYTHING = [(0, 2**64 - 1)]
 
 
 @contextmanager
@@ -83,6 +86,45 @@ def test_attach_replaces_and_detach_repeats(process: Process, edu: Device) -> No
         iommufd.destroy(spaces[1])
 
 
+@contract("IOAS-2", Mode.IOMMUFD)
+def test_failed_replace_changes_nothing(process: Process, edu: Device) -> None:
+    """device.c: iommufd_device_replace(), "If it fails then no change is made"."""
+    with (
+        _bound(process, edu) as (iommufd, cdev, device),
+        process.mmap(4096) as page,
+        edu_of(cdev) as registers,
+    ):
+        ioas = iommufd.ioas_alloc()
+        iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        cdev.attach(ioas)
+        with raises_errno(ENOENT):
+            cdev.attach(NO_OBJECT)
+        with raises_errno(EINVAL):
+            cdev.attach(device)
+        page.write(0, b"as before")
+        cdev.enable_dma()
+        registers.copy_in(IOVA, 9)
+        registers.copy_out(IOVA + 64, 9)
+        assert page.read(64, 9) == b"as before"
+
+
+@contract("IOAS-2", Mode.IOMMUFD)
+def test_what_a_device_reserves_goes_with_it(process: Process, edu: Device) -> None:
+    """device.c: iommufd_device_do_replace() and iommufd_hw_pagetable_detach(): an IOAS that the
+    device has left may be mapped where that device's MSI window was.
+
+    Its page table goes, too, and with it the end of the addresses.
+    """
+    with _bound(process, edu) as (iommufd, cdev, _):
+        spaces = [iommufd.ioas_alloc(), iommufd.ioas_alloc()]
+        cdev.attach(spaces[0])
+        cdev.attach(spaces[1])
+        assert iommufd.iova_ranges(spaces[0]) == EVERYTHING
+        assert len(iommufd.iova_ranges(spaces[1])) == 2
+        cdev.detach_pt()
+        assert iommufd.iova_ranges(spaces[1]) == EVERYTHING
+
+
 @contract("IOAS-3", Mode.IOMMUFD)
 def test_what_is_in_use_is_not_destroyed(process: Process, edu: Device) -> None:
     """EBUSY for the device, the IOAS and its page table, and the device works on."""
@@ -117,14 +159,18 @@ def test_iova_ranges_spare_the_msi_window(process: Process, edu: Device, machine
     assert machine.iommu
     with _bound(process, edu) as (iommufd, cdev, _):
         ioas = iommufd.ioas_alloc()
-        assert iommufd.iova_ranges(ioas) == [(0, 2**64 - 1)]
+        assert iommufd.iova_ranges(ioas) == EVERYTHING
         cdev.attach(ioas)
-        assert iommufd.iova_ranges(ioas) == [
-            (0, MSI_WINDOW[0] - 1),
-            (MSI_WINDOW[1] + 1, 2**machine.iommu.iova_width - 1),
-        ]
-        with raises_errno(EMSGSIZE):
-            iommufd.iova_ranges(ioas, room=1)
+        low, high = iommufd.iova_ranges(ioas)
+        assert low == (0, MSI_WINDOW[0] - 1)
+        assert high == (MSI_WINDOW[1] + 1, 2**machine.iommu.iova_width - 1)
+        assert iommufd.iova_ranges(ioas, room=2) == [low, high]
+        for room in (0, 1):
+            request = IommuIoasIovaRanges(ioas_id=ioas, num_iovas=room)
+            with process.mmap(4096) as memory, raises_errno(EMSGSIZE):
+                request.allowed_iovas = memory.address
+                iommufd.call(IommufdRequest.IOMMU_IOAS_IOVA_RANGES, request)
+            assert request.num_iovas == 2, "nobody says how many there are"
 
 
 @contract("IOAS-5", Mode.IOMMUFD)
@@ -139,6 +185,7 @@ def test_page_table_that_the_iommu_lacks_is_refused(
         with raises_errno(EOPNOTSUPP):
             iommufd.hwpt_alloc(device, ioas, flag)
         iommufd.destroy(iommufd.hwpt_alloc(device, ioas))
+        iommufd.destroy(ioas)  # what was refused holds nothing
 
 
 @contract("IOAS-6", Mode.IOMMUFD)

@@ -19,7 +19,7 @@ from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.guest import Guest
 from lab.testing import contract, raises_errno
-from lab.vfio.device import VFIO_PCI, Device
+from lab.vfio.device import VFIO_PCI, Device, pinned_pages
 from lab.vfio.edu import BUFFER, Command, Edu, edu_of
 from lab.vfio.files import Cdev, Container, DeviceFile, Group, Iommufd
 from lab.vfio.modes import IOMMU_TYPES, container_path, open_device
@@ -153,8 +153,11 @@ def test_killed_process_leaves_nothing_behind(
     mode: Mode,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """After each step of the flow: the device can be had in both flows, and is as it was new."""
-    number, finished = 0, False
+    """After each step of the flow: the device can be had in both flows, and is as it was new.
+
+    Nothing is pinned, and its driver can let it go: nobody holds a reference to it.
+    """
+    number, finished, pinned = 0, False, pinned_pages(hands)
     before = len(guest.faults())
     while not finished:
         number += 1
@@ -162,8 +165,12 @@ def test_killed_process_leaves_nothing_behind(
         steps = _flow(victim, edu, mode)
         finished = len(list(islice(steps, number))) < number
         _kill(hands, victim)
+        assert pinned_pages(hands) == pinned
         edu.open_group(process).close()
         with open_device(process, edu, mode) as opened:
             assert PciCommand.MASTER not in opened.device.command
     assert guest.faults()[before:] == []
+    going = process.start(_unbind(edu), timeout=60)
+    assert going.done(within=SOON), "the driver cannot let the device go"
+    edu.set_driver(hands, VFIO_PCI)
     record_property("steps", number - 1)

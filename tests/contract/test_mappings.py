@@ -13,20 +13,24 @@ import pytest
 
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
+from lab.agent.protocol import Syscall
 from lab.config import Machine
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
-from lab.vfio.device import Device
+from lab.vfio.device import Device, pinned_pages
 from lab.vfio.edu import Edu, edu_of
+from lab.vfio.files import Iommufd
 from lab.vfio.modes import CONTAINER_MODES, AddressSpace, open_device
-from lab.vfio.uapi import MapFlag
+from lab.vfio.uapi import IoasMapFlag, IommufdRequest, IommuIoasMap, MapFlag
 
 IOVA = 0x10_0000
 PAGE = 4096
 PAGES = 4
-MSI_WINDOW = 0xFEE0_0000
+MSI_WINDOW, MSI_END = 0xFEE0_0000, 0xFEF0_0000
 TOP = 2**64 - PAGE
 UNKNOWN_FLAG = MapFlag(1 << 20)
+LAST_OF_39_BITS = 2**39 - PAGE
+BEYOND_ANY_WIDTH = 2**57
 
 
 @contextmanager
@@ -45,19 +49,37 @@ def _space(
 
 @contract("MAP-1")
 @pytest.mark.parametrize(
-    ("page", "pages"), [(0, 4), (0, 1), (3, 1), (1, 2)], ids=["whole", "head", "tail", "middle"]
+    ("page", "pages"),
+    [
+        pytest.param(0, 4, id="whole"),
+        pytest.param(0, 1, id="head"),
+        pytest.param(3, 1, id="tail"),
+        pytest.param(1, 2, id="middle"),
+        pytest.param(-1, 2, id="from-before"),
+        pytest.param(3, 2, id="beyond"),
+        pytest.param(-1, 6, id="around"),
+    ],
 )
 def test_mappings_do_not_overlap(
     process: Process, edu: Device, mode: Mode, page: int, pages: int
 ) -> None:
     """EEXIST, and the first mapping stays: the same pages go once it has been unmapped."""
-    with _space(process, edu, mode) as (space, _, memory):
+    with _space(process, edu, mode) as (space, _, memory), process.mmap(pages * PAGE) as other:
         space.map(IOVA, memory)
         place = IOVA + page * PAGE
         with raises_errno(EEXIST):
-            space.map_range(place, memory.address, pages * PAGE)
+            space.map(place, other)
         assert space.unmap(IOVA, memory.length) == memory.length
-        space.map_range(place, memory.address, pages * PAGE)
+        space.map(place, other)
+
+
+@contract("MAP-1")
+def test_neighbours_do_not_overlap(process: Process, edu: Device, mode: Mode) -> None:
+    """Where one mapping ends the next may begin."""
+    with _space(process, edu, mode) as (space, _, memory):
+        space.map_range(IOVA, memory.address, PAGE)
+        space.map_range(IOVA + PAGE, memory.address, PAGE)
+        space.map_range(IOVA - PAGE, memory.address, PAGE)
 
 
 @contract("MAP-2")
@@ -69,16 +91,20 @@ def test_mappings_do_not_overlap(
         pytest.param(IOVA, 0, PAGE + 1, id="length"),
         pytest.param(IOVA, 0, 0, id="empty"),
         pytest.param(MSI_WINDOW, 0, PAGE, id="msi-window"),
+        pytest.param(MSI_WINDOW - PAGE, 0, 2 * PAGE, id="into-the-msi-window"),
+        pytest.param(MSI_END - PAGE, 0, 2 * PAGE, id="out-of-the-msi-window"),
+        pytest.param(BEYOND_ANY_WIDTH, 0, PAGE, id="beyond-the-width"),
     ],
 )
 def test_mapping_is_aligned_and_inside_the_allowed_ranges(
     process: Process, edu: Device, mode: Mode, iova: int, offset: int, length: int
 ) -> None:
-    """EINVAL; an aligned page below the MSI window is mapped."""
+    """EINVAL; aligned pages right below and above the MSI window are mapped."""
     with _space(process, edu, mode) as (space, _, memory):
         with raises_errno(EINVAL):
             space.map_range(iova, memory.address + offset, length)
         space.map_range(MSI_WINDOW - PAGE, memory.address, PAGE)
+        space.map_range(MSI_END, memory.address, PAGE)
 
 
 @contract("MAP-2")
@@ -107,15 +133,50 @@ def test_mapping_allows_a_read_or_a_write(process: Process, edu: Device, mode: M
         space.map_range(IOVA + PAGE, memory.address, PAGE, MapFlag.VFIO_DMA_MAP_FLAG_WRITE)
 
 
+@contract("MAP-3", Mode.IOMMUFD)
+def test_ioas_without_a_device_refuses_a_mapping_without_rights(process: Process) -> None:
+    """ioas.c: iommufd_ioas_map() itself, before any IOMMU is asked."""
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, process.mmap(PAGE) as page:
+        ioas = iommufd.ioas_alloc()
+        with raises_errno(EINVAL):
+            iommufd.ioas_map(ioas, IOVA, page.address, PAGE, MapFlag(0))
+        iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
+
+
 @contract("MAP-4")
 def test_unknown_flag_is_refused(process: Process, edu: Device, mode: Mode) -> None:
-    """ioas.c: iommufd_ioas_map(); vfio_compat.c: iommufd_vfio_map_dma(); type1 likewise."""
-    expected = EOPNOTSUPP if mode is Mode.IOMMUFD else EINVAL
+    """ioas.c: iommufd_ioas_map(); vfio_compat.c: iommufd_vfio_map_dma(); type1 likewise.
+
+    Each bit by itself. Of type1 bit 2 is known, and not together with rights: vfio_dma_do_map().
+    """
+    expected, first = (EOPNOTSUPP, 3) if mode is Mode.IOMMUFD else (EINVAL, 2)
     both = MapFlag.VFIO_DMA_MAP_FLAG_READ | MapFlag.VFIO_DMA_MAP_FLAG_WRITE
     with _space(process, edu, mode) as (space, _, memory):
-        with raises_errno(expected):
-            space.map(IOVA, memory, both | UNKNOWN_FLAG)
+        for bit in range(first, 32):
+            with raises_errno(expected):
+                space.map(IOVA, memory, both | MapFlag(1 << bit))
         space.map(IOVA, memory, both)
+
+
+@contract("MAP-4", Mode.IOMMUFD)
+def test_reserved_field_is_refused(process: Process) -> None:
+    """ioas.c: iommufd_ioas_map(), `cmd->__reserved`."""
+    flags = IoasMapFlag.IOMMU_IOAS_MAP_FIXED_IOVA | IoasMapFlag.IOMMU_IOAS_MAP_READABLE
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, process.mmap(PAGE) as page:
+        request = IommuIoasMap(
+            ioas_id=iommufd.ioas_alloc(),
+            flags=flags,
+            user_va=page.address,
+            length=PAGE,
+            iova=IOVA,
+            __reserved=1,
+        )
+        with raises_errno(EOPNOTSUPP):
+            iommufd.call(IommufdRequest.IOMMU_IOAS_MAP, request)
+        request = IommuIoasMap(
+            ioas_id=request.ioas_id, flags=flags, user_va=page.address, length=PAGE, iova=IOVA
+        )
+        iommufd.call(IommufdRequest.IOMMU_IOAS_MAP, request)
 
 
 @contract("MAP-5")
@@ -129,6 +190,21 @@ def test_address_without_memory_is_refused(process: Process, edu: Device, mode: 
         space.map(IOVA, memory)
 
 
+@contract("MAP-5")
+def test_memory_that_ends_in_a_hole_is_refused(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """Nothing of what was there stays pinned: vfio_pin_map_dma() and pages.c unwind."""
+    with _space(process, edu, mode) as (space, _, memory):
+        process.syscall(Syscall.MUNMAP, memory.address + 3 * PAGE, PAGE)
+        before = pinned_pages(hands)
+        with raises_errno(EFAULT):
+            space.map(IOVA, memory)
+        assert pinned_pages(hands) == before
+        space.map_range(IOVA, memory.address, 3 * PAGE)
+        assert pinned_pages(hands) == before + 3
+
+
 @contract("MAP-6")
 def test_iova_and_size_do_not_wrap(
     process: Process, edu: Device, mode: Mode, release: tuple[int, int]
@@ -140,6 +216,8 @@ def test_iova_and_size_do_not_wrap(
     with _space(process, edu, mode) as (space, _, memory):
         with raises_errno(*expected):
             space.map_range(TOP, memory.address, 2 * PAGE)
+        with raises_errno(EINVAL):  # the last page does not wrap, it is only too high
+            space.map_range(TOP, memory.address, PAGE)
         space.map(IOVA, memory)
 
 
@@ -187,8 +265,9 @@ def test_unmapping_a_hole_of_an_ioas_is_an_error(process: Process, edu: Device) 
     """ioas.c: iommufd_ioas_unmap() and iopt_unmap_iova_range(): ENOENT."""
     with _space(process, edu, Mode.IOMMUFD) as (space, registers, memory):
         space.map(IOVA, memory)
-        with raises_errno(ENOENT):
-            space.unmap(2 * IOVA, PAGE)
+        for hole in _holes():
+            with raises_errno(ENOENT):
+                space.unmap(hole, PAGE)
         assert _reached(registers, memory) == [True] * PAGES
 
 
@@ -199,33 +278,55 @@ def test_unmapping_a_hole_of_a_container_removes_nothing(
     """0 with size 0."""
     with _space(process, edu, mode) as (space, registers, memory):
         space.map(IOVA, memory)
-        assert space.unmap(2 * IOVA, PAGE) == 0
+        for hole in _holes():
+            assert space.unmap(hole, PAGE) == 0
         assert _reached(registers, memory) == [True] * PAGES
+
+
+def _holes() -> tuple[int, ...]:
+    """Far away, right before and right behind the pages at IOVA."""
+    return 2 * IOVA, IOVA - PAGE, IOVA + PAGES * PAGE
 
 
 @contract("MAP-9")
 def test_unmapping_a_superset_removes_what_is_there(
-    process: Process, edu: Device, mode: Mode
+    process: Process, hands: Process, edu: Device, mode: Mode
 ) -> None:
-    """Two mappings and the hole between them: the bytes of the two."""
+    """Two mappings and the hole between them: the bytes of the two, and their pages."""
     with _space(process, edu, mode) as (space, registers, memory):
+        before = pinned_pages(hands)
         space.map_range(IOVA, memory.address, PAGE)
         space.map_range(IOVA + 3 * PAGE, memory.address + 3 * PAGE, PAGE)
         assert _reached(registers, memory) == [True, False, False, True]
         assert space.unmap(IOVA, PAGES * PAGE) == 2 * PAGE
+        assert pinned_pages(hands) == before
         assert _reached(registers, memory) == [False] * PAGES
 
 
 @contract("MAP-9")
 def test_everything_can_be_unmapped_at_once(process: Process, edu: Device, mode: Mode) -> None:
-    """Also when there is nothing."""
+    """At both ends of what a 39-bit IOMMU can translate, too; also when there is nothing."""
     with _space(process, edu, mode) as (space, registers, memory):
-        space.map_range(IOVA, memory.address, PAGE)
-        space.map_range(IOVA + 3 * PAGE, memory.address + 3 * PAGE, PAGE)
+        for iova in (0, IOVA, LAST_OF_39_BITS):
+            space.map_range(iova, memory.address, PAGE)
         space.unmap_all()
         assert _reached(registers, memory) == [False] * PAGES
         space.unmap_all()
+        for iova in (0, IOVA, LAST_OF_39_BITS):
+            space.map_range(iova, memory.address, PAGE)
+
+
+@contract("MAP-11")
+def test_memory_that_nobody_touched_is_pinned_as_the_processs_own(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """FOLL_WRITE, vaddr_get_pfns() and pages.c: not the zero page, which a write would replace."""
+    with _space(process, edu, mode) as (space, registers, memory):
         space.map(IOVA, memory)
+        memory.write(0, b"written later")
+        registers.copy_in(IOVA, 13)
+        registers.copy_out(IOVA + PAGE, 13)
+        assert memory.read(PAGE, 13) == b"written later"
 
 
 @contract("MAP-11")

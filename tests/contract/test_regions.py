@@ -4,9 +4,11 @@
 Source: drivers/vfio/pci/vfio_pci_core.c, vfio_pci_rdwr.c and vfio_pci_config.c.
 """
 
+import ctypes
 from collections.abc import Mapping
-from errno import EINVAL, EIO
+from errno import EFAULT, EINVAL, EIO
 from signal import SIGBUS
+from struct import unpack_from
 
 import pytest
 
@@ -17,7 +19,15 @@ from lab.vfio.device import Device
 from lab.vfio.edu import IDENTITY, Register, edu_of
 from lab.vfio.files import DeviceFile
 from lab.vfio.modes import open_device
-from lab.vfio.uapi import PCI_COMMAND, DeviceFlag, PciCommand, PciRegion, RegionFlag
+from lab.vfio.uapi import (
+    PCI_COMMAND,
+    DeviceFlag,
+    DeviceRequest,
+    PciCommand,
+    PciRegion,
+    RegionFlag,
+    VfioRegionInfo,
+)
 
 BARS = range(6)
 CONFIG = PciRegion.VFIO_PCI_CONFIG_REGION_INDEX
@@ -25,6 +35,9 @@ MEMORY_BAR = 0x200  # IORESOURCE_MEM
 VENDOR, STATUS, LINE, CAPABILITIES, BAR0 = 0x00, 0x06, 0x3C, 0x34, 0x10
 HAS_CAPABILITIES = 1 << 4
 CONVENTIONAL, EXTENDED = 256, 4096
+MSI, AER = 0x05, 0x01  # capabilities of config space, conventional and extended
+IGB_LEDCTL = 0xE00  # a register of an igb's BAR 0
+MSIX_MAPPABLE = 3  # a capability of a region
 
 
 def _config(file: DeviceFile, offset: int, width: int) -> int:
@@ -66,6 +79,9 @@ def test_regions_agree_with_the_device(
                 mappable = bool(flags & MEMORY_BAR) and region.size >= process.page_size
                 assert bool(region.flags & RegionFlag.VFIO_REGION_INFO_FLAG_MMAP) == mappable
         config = file.region(CONFIG)
+        with raises_errno(EINVAL):
+            short = VfioRegionInfo(argsz=ctypes.sizeof(VfioRegionInfo) - 1, index=CONFIG)
+            file.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, short)
         assert len(seen | {config.offset}) == len(BARS) + 1, "regions share an offset"
         assert config.size == (EXTENDED if role == "igb0" else CONVENTIONAL)
         with raises_errno(EINVAL):
@@ -88,7 +104,54 @@ def test_capabilities_can_be_walked_and_end(
             assert len(seen) < CONVENTIONAL // 4
             seen.append(place)
             place = _config(file, place + 1, 1)
-        assert 0x05 in {_config(file, place, 1) for place in seen}
+        assert MSI in {_config(file, place, 1) for place in seen}
+
+
+@contract("REG-1")
+def test_extended_capabilities_can_be_walked_and_end(
+    process: Process, devices: Mapping[str, Device], mode: Mode
+) -> None:
+    """vfio_pci_config.c: vfio_ecap_init(). An igb's chain begins at 0x100 and has AER."""
+    with open_device(process, _device(devices, "igb0"), mode) as opened:
+        file = opened.device
+        seen: dict[int, int] = {}
+        place = CONVENTIONAL
+        while place:
+            assert place not in seen, f"the chain comes back to {place:#x}"
+            assert place % 4 == 0
+            header = _config(file, place, 4)
+            seen[place], place = header & 0xFFFF, header >> 20
+        assert AER in seen.values()
+
+
+@contract("REG-1")
+def test_capabilities_of_a_region_can_be_walked_and_end(
+    process: Process, devices: Mapping[str, Device], mode: Mode
+) -> None:
+    """vfio_main.c: vfio_info_cap_shift(). The BAR that holds an igb's MSI-X table has one, which
+    says that it can be mapped; who has no room for it is told how much is needed."""
+    with open_device(process, _device(devices, "igb0"), mode) as opened:
+        (table,) = [
+            region
+            for bar in BARS
+            if (region := opened.device.region(bar)).cap_offset
+            or region.flags & RegionFlag.VFIO_REGION_INFO_FLAG_CAPS
+        ]
+        head = ctypes.sizeof(VfioRegionInfo)
+        assert table.cap_offset == 0
+        assert table.argsz > head
+        answer = bytearray(bytes(VfioRegionInfo(argsz=table.argsz, index=table.index)))
+        answer += bytes(table.argsz - head)
+        opened.device.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, answer)
+        seen = []
+        place = VfioRegionInfo.from_buffer_copy(answer).cap_offset
+        while place:
+            assert head <= place < len(answer)
+            identity, _, following = unpack_from("<HHI", answer, place)
+            assert following == 0 or following > place
+            seen.append(identity)
+            place = following
+        assert seen == [MSIX_MAPPABLE]
 
 
 @contract("REG-2")
@@ -102,6 +165,38 @@ def test_read_and_mmap_see_the_same_register(process: Process, edu: Device, mode
         assert file.pread(4, offset + Register.LIVENESS) == b"\xff" * 4
         file.pwrite(b"\xff" * 4, offset + Register.LIVENESS)
         assert registers.load(Register.LIVENESS, 4) == 0
+
+
+@contract("REG-2")
+def test_each_page_of_a_bar_is_mapped_where_it_is(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_pci_core.c: vma_to_pfn() and the fault handler; edu's registers are in the first page,
+    and what it has not reads as ones."""
+    with open_device(process, edu, mode) as opened, opened.device.map_bar(0) as whole:
+        page, region = process.page_size, opened.device.region(0)
+        assert whole.load(Register.IDENTITY, 4) == IDENTITY
+        assert whole.load(page + Register.IDENTITY, 4) != IDENTITY
+        with opened.device.mmap(page, offset=region.offset + page) as second:
+            assert second.load(Register.IDENTITY, 4) != IDENTITY
+        with opened.device.mmap(page, offset=region.offset) as first:
+            assert first.load(Register.IDENTITY, 4) == IDENTITY
+
+
+@contract("REG-2")
+def test_a_bar_ends_where_its_region_does(process: Process, edu: Device, mode: Mode) -> None:
+    """A mapping beyond the end is EINVAL, a read there too, and one across it is cut."""
+    with open_device(process, edu, mode) as opened:
+        file, region = opened.device, opened.device.region(0)
+        page, end = process.page_size, region.offset + region.size
+        for offset, length in ((region.offset, region.size + page), (end - page, 2 * page)):
+            with raises_errno(EINVAL):
+                file.mmap(length, offset=offset)
+        with file.mmap(page, offset=end - page):
+            pass
+        assert len(file.pread(8, end - 4)) == 4
+        with raises_errno(EINVAL):
+            file.pread(4, end)
 
 
 @contract("REG-2")
@@ -131,15 +226,32 @@ def test_emulated_bits_read_back_and_protected_ones_stay(
     with open_device(process, edu, mode) as opened:
         file = opened.device
         vendor, line = _config(file, VENDOR, 4), _config(file, LINE, 1)
+        first = _config(file, CAPABILITIES, 1)
         _set_config(file, LINE, 1, line ^ 0x5A)
         assert _config(file, LINE, 1) == line ^ 0x5A
         _set_config(file, VENDOR, 4, vendor ^ 0xFFFF_FFFF)
         assert _config(file, VENDOR, 4) == vendor
+        _set_config(file, CAPABILITIES, 1, first ^ 0xFC)
+        assert _config(file, CAPABILITIES, 1) == first
         before = _hardware(hands, edu, BAR0)
         _set_config(file, BAR0, 4, 0xFFFF_FFFF)
         size = file.region(0).size
         assert _config(file, BAR0, 4) & ~0xF == -size & 0xFFFF_FFF0
         assert _hardware(hands, edu, BAR0) == before
+
+
+@contract("REG-3")
+def test_config_space_ends(process: Process, edu: Device, mode: Mode) -> None:
+    """vfio_pci_config.c: vfio_config_do_rw(): EFAULT beyond the end and across it."""
+    with open_device(process, edu, mode) as opened:
+        file, region = opened.device, opened.device.region(CONFIG)
+        last = region.offset + region.size - 4
+        assert len(file.pread(4, last)) == 4
+        for offset in (last + 2, last + 4):
+            with raises_errno(EFAULT):
+                file.pread(4, offset)
+            with raises_errno(EFAULT):
+                file.pwrite(bytes(4), offset)
 
 
 def _hardware(hands: Process, device: Device, offset: int) -> int:
@@ -185,3 +297,16 @@ def test_reset_works_where_the_device_can_be_reset_alone(
         assert PciCommand.MASTER in PciCommand(_hardware(hands, devices[role], PCI_COMMAND))
         with edu_of(file) as registers:
             assert registers.inverted(0) == 0xFFFF_FFFF
+
+
+@contract("RST-1")
+def test_reset_resets(process: Process, devices: Mapping[str, Device], mode: Mode) -> None:
+    """pci_try_reset_function(): a register of an igb has its first value again."""
+    with open_device(process, _device(devices, "igb0"), mode) as opened:
+        with opened.device.map_bar(0) as registers:
+            before = registers.load(IGB_LEDCTL, 4)
+            registers.store(IGB_LEDCTL, 4, before ^ 0xFF)
+            assert registers.load(IGB_LEDCTL, 4) == before ^ 0xFF
+        opened.device.reset()
+        with opened.device.map_bar(0) as registers:
+            assert registers.load(IGB_LEDCTL, 4) == before
