@@ -52,6 +52,7 @@ class Need:
         return f"apt-get install {self.package}"
 
 
+SELFTESTS = "kernel selftests"
 QEMU = Need("qemu-system-x86", "runs the guests", command="qemu-system-x86_64")
 NEEDS = (
     Need("python3-venv", "keeps the lab's Python packages apart", module="ensurepip"),
@@ -72,8 +73,8 @@ NEEDS = (
     Need("xz-utils", "unpacks kernel sources and modules", command="xz"),
     Need("ccache", "makes the second build of a kernel fast", command="ccache"),
     Need("musl-tools", "links the agent statically", command="musl-gcc"),
-    Need("libcap-dev", "kernel selftests", file="/usr/include/sys/capability.h"),
-    Need("uuid-dev", "kernel selftests", file="/usr/include/uuid/uuid.h"),
+    Need("libcap-dev", SELFTESTS, file="/usr/include/sys/capability.h"),
+    Need("uuid-dev", SELFTESTS, file="/usr/include/uuid/uuid.h"),
     Need("cpio", "the lab's tests read initramfs images back", command="cpio"),
     QEMU,
 )

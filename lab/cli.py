@@ -56,6 +56,9 @@ def run(
     keyword: Annotated[
         str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
     ] = None,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Tests that take minutes each, too.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the run's folder is made.")
     ] = None,
@@ -89,6 +92,7 @@ def run(
         rules=tuple(rule or ()),
         modes=tuple(mode or ()),
         keyword=keyword,
+        slow=slow,
     )
     sys.exit(run_suites(lab, choice, selection, out=out, as_json=as_json))
 

@@ -168,18 +168,23 @@ class Device(Model):
 
 
 class Machine(Model):
-    """The virtual hardware. The order of `devices` is their order on the bus."""
+    """The virtual hardware. The order of `devices` is their order on the bus.
+
+    `command_line` are more words for the guest's kernel.
+    """
 
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")] = "1G"
     cpus: Annotated[int, Field(ge=1, le=64)] = 2
+    command_line: tuple[str, ...] = ()
     iommu: Iommu | None = None
     devices: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], Device] = {}
 
 
 class Suite(Model):
-    """A folder of tests."""
+    """A folder of tests, and the machine that they want where it is not that of `run`."""
 
     tests: Path
+    machine: str | None = None
 
 
 class Run(Model):
@@ -271,6 +276,17 @@ class Lab:
         """A suite by its name."""
         return self.suites[known("suite", name, self.suites)]
 
+    def machine_for(self, suites: Iterable[str]) -> str:
+        """The machine that these suites want. Raises ConfigurationError when they differ."""
+        wanted = {name: self.suite(name).machine or self.run.machine for name in suites}
+        if len(set(wanted.values())) > 1:
+            raise ConfigurationError(
+                "these suites want different machines: "
+                + ", ".join(f"{suite} wants {machine}" for suite, machine in wanted.items()),
+                hint="run one after the other, or name one machine for all with --machine",
+            )
+        return next(iter(wanted.values()), self.run.machine)
+
     def _check_names(self) -> None:
         """What one part of the file says of another must be there."""
         for name, kernel in self.kernels.items():
@@ -293,11 +309,14 @@ class Lab:
                         f"of {_listed(buses)}",
                     )
                 buses += [role] if device.model.is_bus else []
+        for name, suite in self.suites.items():
+            if suite.machine is not None:
+                self._check(("suites", name, "machine"), suite.machine, self.machines)
         self._check(("run", "kernel"), self.run.kernel.split("+")[0], self.kernels)
         self._check(("run", "machine"), self.run.machine, self.machines)
         self._check(("run", "image"), self.run.image, self.images)
-        for index, suite in enumerate(self.run.suites):
-            self._check(("run", "suites", index), suite, self.suites)
+        for index, chosen in enumerate(self.run.suites):
+            self._check(("run", "suites", index), chosen, self.suites)
 
     def _check(self, where: tuple[str | int, ...], name: str, names: Iterable[str]) -> None:
         if name not in names:

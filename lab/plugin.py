@@ -7,6 +7,7 @@ up only for tests that lie in a suite of lab.yaml; everything else runs as if it
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,12 +48,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one)")
     add("--qemu", type=Path, metavar="PATH", help="another QEMU")
     add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
+    add("--slow", action="store_true", help="tests that take minutes each, too")
     add("--boot-timeout", type=float, default=120.0, metavar="S", help="seconds (default: 120)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "contract(rule, *modes): the rule that a test checks")
     config.addinivalue_line("markers", "on_machine(name): the machine that a test needs")
+    config.addinivalue_line(
+        "markers", "program(name, mode): the C program that a test is a case of"
+    )
+    config.addinivalue_line("markers", "slow: takes minutes, and runs only with --slow")
 
 
 def choice_of(config: pytest.Config) -> Choice:
@@ -66,6 +72,13 @@ def choice_of(config: pytest.Config) -> Choice:
         qemu_arguments=tuple(option.qemu_arg or ()),
         boot_timeout=option.boot_timeout,
     )
+
+
+def asked_for(config: pytest.Config) -> tuple[Lab, Choice]:
+    """The lab, and what was asked of it. Raises ConfigurationError where there is no lab."""
+    if session := config.stash.get(_SESSION, None):
+        return session.lab, session.choice
+    return Lab.find(config.option.lab), choice_of(config)
 
 
 def adopt(config: pytest.Config, session: Session) -> None:
@@ -103,6 +116,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if (not modes or _mode_of(item) in modes)
         and (not wanted_rules or _rule_of(item) in wanted_rules)
+        and (config.option.slow or not item.get_closest_marker("slow"))
     ]
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
@@ -168,8 +182,15 @@ def _mode_of(item: pytest.Item) -> Mode | None:
     callspec = getattr(item, "callspec", None)
     if callspec and "mode" in callspec.params:
         return Mode(callspec.params["mode"])
+    if program := item.get_closest_marker("program"):
+        return Mode(program.args[1]) if program.args[1] else None
     mark = item.get_closest_marker("contract")
     return mark.args[1] if mark and len(mark.args) == 2 else None
+
+
+def _program_of(item: pytest.Item) -> str | None:
+    mark = item.get_closest_marker("program")
+    return str(mark.args[0]) if mark else None
 
 
 # What they run on
@@ -184,10 +205,12 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     lab = _lab(config)
     assert lab is not None
+    suites = dict.fromkeys(i.stash[_SUITE] for i in session.items if _SUITE in i.stash)
+    choice = choice_of(config)
     try:
         run = Session(
             lab,
-            choice_of(config),
+            replace(choice, machine=choice.machine or lab.machine_for(suites)),
             Progress(),
             out=config.option.out,
             selection=config.invocation_params.args,
@@ -306,6 +329,7 @@ def pytest_runtest_makereport(
                 evidence=watch.evidence(),
                 machine=watch.machine,
                 known=known,
+                program=_program_of(item),
             )
         )
         if watch.found_afterwards and verdict.verdict.is_trouble:

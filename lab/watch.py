@@ -66,7 +66,8 @@ class Watch:
         if not self._testbed:
             return ()
         folder = self._testbed.guest.folder
-        names = ("console.log", "qemu.log", "qemu.sh")
+        names = ["console.log", "qemu.log", "qemu.sh"]
+        names += ["output.log"] if (folder / "output.log").exists() else []  # of programs
         return tuple(self._session.folder.relative(folder / name) for name in names)
 
     @property

@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -24,12 +24,14 @@ class Selection:
     rules: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
     keyword: str | None = None
+    slow: bool = False
 
     def words(self) -> list[str]:
         """The same in pytest's options."""
         found = [word for rule in self.rules for word in ("--rule", rule)]
         found += [word for mode in self.modes for word in ("--mode", mode)]
-        return found + (["-k", self.keyword] if self.keyword else [])
+        found += ["-k", self.keyword] if self.keyword else []
+        return found + (["--slow"] if self.slow else [])
 
 
 def run_suites(
@@ -37,6 +39,7 @@ def run_suites(
 ) -> int:
     """Run suites and report; returns the exit status."""
     paths = [lab.path(lab.suite(name).tests) for name in selection.suites]
+    choice = replace(choice, machine=choice.machine or lab.machine_for(selection.suites))
     progress = Progress()
     words = [*selection.suites, *selection.words()]
     session = Session(lab, choice, progress, out=out, selection=words)

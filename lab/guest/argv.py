@@ -101,7 +101,9 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         "-smp", str(machine.cpus),
         "-kernel", str(boot.kernel),
         "-initrd", INITRAMFS,
-        "-append", " ".join((*boot.command_line, *accelerator.command_line)),
+        "-append", " ".join(
+            (*boot.command_line, *machine.command_line, *accelerator.command_line)
+        ),
         # signal=off: Ctrl-C belongs to whoever started QEMU
         "-chardev", "stdio,id=console,signal=off",
         "-serial", "chardev:console",

@@ -151,6 +151,22 @@ def look(spec: str, lab: Lab, cache: Cache) -> State:
     return State(identity.title, kernel_of(spec, entry) if entry else None)
 
 
+def source_of(
+    spec: str, lab: Lab, cache: Cache, progress: Progress, *, known_only: bool = False
+) -> Identity | None:
+    """The source of the kernel that `spec` names; None for one that was built elsewhere.
+
+    With `known_only` nothing is looked up: None also where that would be needed.
+    """
+    base, _ = _split(spec, lab)
+    if base not in lab.kernels and Path(base).expanduser().is_file():
+        return None
+    origin = _described(base, lab).source
+    if known_only:
+        return source.recall(origin, lab, cache, progress)
+    return source.identify(origin, lab, cache, progress)
+
+
 def _split(spec: str, lab: Lab) -> tuple[str, list[str]]:
     """A base and the fragments behind it. A path, or a package, may have a "+" of its own."""
     if spec.startswith(distribution.PREFIX) and spec not in lab.kernels:

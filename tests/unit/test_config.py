@@ -147,6 +147,12 @@ def test_a_lab_is_read_with_its_defaults(folder: Path) -> None:
             id="unknown suite",
         ),
         pytest.param(
+            "{tests: tests/contract}", "{tests: tests/contract, machine: vdt}",
+            "lab.yaml:18: suites.contract.machine: 'vdt' is not known; expected one of vtd "
+            "(did you mean 'vtd'?)",
+            id="unknown machine of a suite",
+        ),
+        pytest.param(
             "model: edu, bus", "model: edo, bus",
             "lab.yaml:16: machines.vtd.devices.edu0.model: Input should be 'edu', 'e1000', 'igb', "
             "'pcie-root-port' or 'pcie-pci-bridge'",
@@ -304,3 +310,17 @@ def test_no_lab_anywhere_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -
 def test_a_kernel_can_be_written_as_json(folder: Path) -> None:
     written = Lab.load(folder).kernels["mine"].model_dump(mode="json", warnings="error")
     assert written["source"] == {"git": "linux", "ref": "HEAD"}
+
+
+def test_a_suite_may_want_a_machine_of_its_own(folder: Path) -> None:
+    large = "  large: {memory: 4G, command_line: [hugepages=1]}\nsuites:\n"
+    text = GOOD.replace("suites:\n", large, 1)
+    text = text.replace("run:", "  wide: {tests: tests/wide, machine: large}\nrun:")
+    (folder / "lab.yaml").write_text(text)
+    lab = Lab.load(folder)
+    assert lab.machine("large").command_line == ("hugepages=1",)
+    assert lab.machine_for([]) == "vtd"
+    assert lab.machine_for(["contract"]) == "vtd"
+    assert lab.machine_for(["wide"]) == "large"
+    with pytest.raises(ConfigurationError, match="contract wants vtd, wide wants large"):
+        lab.machine_for(["contract", "wide"])

@@ -60,6 +60,13 @@ def test_the_machine_is_what_lab_yaml_says(qemu: Qemu) -> None:
     assert values(words, "-append")[0].startswith(" ".join(COMMAND_LINE))
 
 
+def test_the_machines_words_for_the_kernel_come_after_the_labs(qemu: Qemu) -> None:
+    boot = order()
+    machine = boot.machine.model_copy(update={"command_line": ("loglevel=5", "hugepages=1")})
+    (line,) = values(argv(replace(boot, machine=machine), qemu), "-append")
+    assert line.startswith(" ".join((*COMMAND_LINE, "loglevel=5", "hugepages=1")))
+
+
 def test_a_panic_ends_the_guest(qemu: Qemu) -> None:
     words = argv(order(), qemu)
     assert "-no-reboot" in words

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The user-space API of a source, without a kernel that is built of it."""
+
+import os
+from pathlib import Path
+
+from lab.cache import Cache
+from lab.kernel.build import RECIPE
+from lab.kernel.source import Identity
+from lab.proc import run
+from lab.progress import Progress
+
+
+def headers_of(identity: Identity, cache: Cache, progress: Progress) -> Path:
+    """The include folder; the entry is the one that a build of this source makes, too."""
+
+    def maker(folder: Path) -> None:
+        objects = folder / "objects"
+        objects.mkdir()
+        jobs = len(os.sched_getaffinity(0))
+        make = ["make", "-C", str(identity.tree()), f"O={objects}", "ARCH=x86_64", f"-j{jobs}"]
+        with progress.step(f"export headers of {identity.title}"):
+            run([*make, "headers"])
+        exported = objects / "usr" / "include"
+        for header in sorted(exported.rglob("*.h")):
+            target = folder / "include" / header.relative_to(exported)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            header.rename(target)
+        run(["rm", "-rf", objects])
+
+    inputs = {"recipe": RECIPE, **identity.inputs}
+    return cache.make("headers", inputs, maker).path / "include"

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's own programs, each of their cases one test.
+
+Collecting builds them, once a source; `--collect-only` shows what is built already.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from lab.cache import Cache
+from lab.cell import Testbed
+from lab.errors import LabError
+from lab.plugin import asked_for
+from lab.programs import selftests
+from lab.programs.selftests import Case
+from lab.progress import Progress
+
+# Minutes where the processor is emulated; the others take seconds.
+SLOW = {"vfio_pci_driver_test", "vfio_pci_device_init_perf_test"}
+_CASES = pytest.StashKey[list[Case]]()
+
+
+def _cases(config: pytest.Config) -> list[Case]:
+    if _CASES not in config.stash:
+        lab, choice = asked_for(config)
+        spec, cache = choice.kernel or lab.run.kernel, Cache.of_user()
+        if config.option.collectonly:
+            config.stash[_CASES] = selftests.look(spec, lab, cache)
+        else:
+            config.stash[_CASES] = selftests.prepare(spec, lab, cache, Progress())
+    return config.stash[_CASES]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Nothing is there while nothing is built, and that is no error of a mere look."""
+    if collection_path.suffix == ".py" and config.option.collectonly and not _cases(config):
+        return True
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" not in metafunc.fixturenames:
+        return
+    try:
+        cases = _cases(metafunc.config)
+    except LabError as error:
+        raise pytest.Collector.CollectError(str(error)) from error
+    metafunc.parametrize("case", [_parameter(case) for case in cases])
+
+
+@pytest.fixture
+def release(testbed: Testbed) -> tuple[int, int]:
+    """Major and minor version of the kernel under test."""
+    major, minor = testbed.hands.read_text("/proc/sys/kernel/osrelease").split(".")[:2]
+    return int(major), int(minor.partition("-")[0])
+
+
+def _parameter(case: Case) -> object:
+    name = case.program.name
+    marks = [pytest.mark.program(name, case.mode)]
+    if name in SLOW:
+        marks += [pytest.mark.slow, pytest.mark.timeout(1200)]
+    return pytest.param(case, id=case.id, marks=marks)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each case on its own: a program that dies, or takes the kernel with it, loses this case only."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from lab.agent.process import Process
+from lab.deadline import Deadline
+from lab.guest import Guest
+from lab.programs import run as running
+from lab.programs.ktap import Outcome
+from lab.programs.run import TimedOut
+from lab.programs.selftests import Case, judge, said
+from lab.testing import lacking, not_applicable
+from lab.vfio.device import Device
+
+
+@dataclass(frozen=True)
+class Newer:
+    """What programs of a newer tree check that kernels owe only from a version on."""
+
+    program: str
+    cases: str  # a pattern of names
+    since: tuple[int, int]
+    reason: str
+
+    def explains(self, case: Case, release: tuple[int, int]) -> bool:
+        found = case.program.name == self.program and re.search(self.cases, case.name)
+        return bool(found) and release < self.since
+
+
+NEWER = (
+    Newer(
+        "vfio_pci_sriov_uapi_test",
+        r"\.iommufd_(same|diff|null)_uuid\.",
+        (6, 17),
+        "VFIO_DEVICE_BIND_IOMMUFD takes a token from 6.17 on",
+    ),
+    Newer(
+        "vfio_dma_mapping_test",
+        r"\.vfio_type1(v2)?_iommu\.overflow$",
+        (6, 18),
+        "type1 says EOVERFLOW from 6.18 on, and EINVAL before",
+    ),
+)
+
+_SECONDS = 120.0  # the harness ends a case after 30 s of its own; the slow ones have more
+_SLOW_SECONDS = 900.0
+
+
+def test_case(
+    case: Case,
+    guest: Guest,
+    hands: Process,
+    devices: Mapping[str, Device],
+    release: tuple[int, int],
+    request: pytest.FixtureRequest,
+) -> None:
+    """tools/testing/selftests/kselftest_harness.h: test_harness_run()."""
+    if case.missing:
+        raise lacking(case.missing)
+    argv = [running.push(guest, hands, case.program)]
+    argv += ["-r", case.name] if case.name else []
+    if case.needs_device:
+        if "igb0" not in devices:
+            raise lacking("a device igb0, which QEMU has from 8.0 on")
+        argv.append(devices["igb0"].address)
+    slow = request.node.get_closest_marker("slow")
+    deadline = Deadline.after(_SLOW_SECONDS if slow else _SECONDS)
+    try:
+        ended = running.run(guest, argv, deadline)
+    except TimedOut as error:
+        pytest.fail(f"{error}\n{said(error.output)}", pytrace=False)
+    outcome, why = judge(case, ended)
+    if outcome is Outcome.SKIPPED:
+        pytest.skip(why)
+    if outcome is Outcome.FAILED:
+        # Only now: stable kernels get backports.
+        for newer in NEWER:
+            if newer.explains(case, release):
+                raise not_applicable(newer.reason)
+        pytest.fail(why, pytrace=False)
