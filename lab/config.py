@@ -296,19 +296,7 @@ class Lab:
                 where = ("kernels", name, "source", "suite")
                 self._check(where, kernel.source.suite, self.debian.suites)
         for name, machine in self.machines.items():
-            if machine.iommu and machine.iommu.first_stage and not machine.iommu.scalable:
-                raise self._document.error(
-                    ("machines", name, "iommu", "first_stage"), "expected `scalable: true` with it"
-                )
-            buses: list[str] = []
-            for role, device in machine.devices.items():
-                if device.bus is not None and device.bus not in buses:
-                    raise self._document.error(
-                        ("machines", name, "devices", role, "bus"),
-                        f"'{device.bus}' is no port or bridge that stands above it; expected one "
-                        f"of {_listed(buses)}",
-                    )
-                buses += [role] if device.model.is_bus else []
+            self._check_machine(name, machine)
         for name, suite in self.suites.items():
             if suite.machine is not None:
                 self._check(("suites", name, "machine"), suite.machine, self.machines)
@@ -317,6 +305,21 @@ class Lab:
         self._check(("run", "image"), self.run.image, self.images)
         for index, chosen in enumerate(self.run.suites):
             self._check(("run", "suites", index), chosen, self.suites)
+
+    def _check_machine(self, name: str, machine: Machine) -> None:
+        if machine.iommu and machine.iommu.first_stage and not machine.iommu.scalable:
+            raise self._document.error(
+                ("machines", name, "iommu", "first_stage"), "expected `scalable: true` with it"
+            )
+        buses: list[str] = []
+        for role, device in machine.devices.items():
+            if device.bus is not None and device.bus not in buses:
+                raise self._document.error(
+                    ("machines", name, "devices", role, "bus"),
+                    f"'{device.bus}' is no port or bridge that stands above it; expected one "
+                    f"of {_listed(buses)}",
+                )
+            buses += [role] if device.model.is_bus else []
 
     def _check(self, where: tuple[str | int, ...], name: str, names: Iterable[str]) -> None:
         if name not in names:

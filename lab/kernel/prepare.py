@@ -162,6 +162,8 @@ def source_of(
     if base not in lab.kernels and Path(base).expanduser().is_file():
         return None
     origin = _described(base, lab).source
+    if isinstance(origin, DebSource):
+        return None
     if known_only:
         return source.recall(origin, lab, cache, progress)
     return source.identify(origin, lab, cache, progress)
