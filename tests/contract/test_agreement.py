@@ -48,8 +48,8 @@ def _agree(
     for mode in modes:
         with open_device(process, device, mode) as opened:
             answers[mode] = ask(opened)
-    deviations = _deviations(answers)
-    assert not deviations, "the modes differ:\n" + "\n".join(deviations)
+    if deviations := _deviations(answers):
+        pytest.fail("the modes differ:\n" + "\n".join(deviations))
 
 
 def _deviations(answers: Mapping[Mode, Answers]) -> list[str]:
