@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from errno import EBUSY, EINVAL
 from os import O_RDWR
+from random import Random
 
 import pytest
 
@@ -40,12 +41,15 @@ from lab.vfio.device import Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import Iommufd
 from lab.vfio.modes import open_device
-from lab.vfio.uapi import DeviceRequest, VfioDeviceBindIommufd, VfioDeviceInfo
+from lab.vfio.uapi import DeviceRequest, GroupRequest, VfioDeviceBindIommufd, VfioDeviceInfo
 
 ROUNDS = 300
 HEAD_START = 30_000  # nanoseconds that either side starts before the other, at most
 TIMEOUT = 120.0  # seconds for all rounds
 ONE, OTHER = 0, 1  # registers, each with a racer's fd
+DEVICE = 2  # and the one of the device that holds both up
+SEED = 5  # of the delays of those that are held up
+HELD_UP, HELD_UP_ALIKE = 12, 6  # programs of other delays, rounds of each
 
 Duel = tuple[Result, Result]
 Recorder = Callable[[str, object], None]
@@ -73,9 +77,9 @@ def _close(register: int) -> Call:
     return Call(Syscall.CLOSE, (Reg(register),))
 
 
-def _wandering(racer: Op, rounds: int = ROUNDS) -> tuple[Op, ...]:
+def _wandering(racer: Op) -> tuple[Op, ...]:
     """Starts first in the first round, and last in the last one."""
-    return Delay(0, 2 * HEAD_START // rounds), racer
+    return Delay(0, 2 * HEAD_START // ROUNDS), racer
 
 
 def _steady(racer: Op) -> tuple[Op, ...]:
@@ -215,11 +219,11 @@ def test_bind_races_with_opening_the_group(
         program = Program(
             setup=(_open(edu.cdev_path(hands), ONE),),
             threads=(
-                _wandering(_bind(ONE, iommufd), 3 * ROUNDS),
+                _wandering(_bind(ONE, iommufd)),
                 _steady(_open(edu.group_path(hands), OTHER)),
             ),
             teardown=(_info(ONE), _close(ONE), _close(OTHER)),
-            rounds=3 * ROUNDS,  # the two hold a lock for a few instructions only
+            rounds=ROUNDS,
         )
         rounds = process.run(program, timeout=TIMEOUT).rounds
     duels = [(bind[-1], opened[-1]) for bind, opened in (each.threads for each in rounds)]
@@ -230,3 +234,62 @@ def test_bind_races_with_opening_the_group(
         assert each.teardown[0].errno == (0 if bind.ok else EINVAL)
     _check_nothing_left(process, hands, edu)
     _report(record_property, duels, ("bind", "group"))
+
+
+@contract("OWN-5", Mode.IOMMUFD)
+@pytest.mark.usefixtures("both_flows")
+def test_bind_and_open_are_held_up_by_a_close(
+    process: Process, hands: Process, edu: Device, record_property: Recorder
+) -> None:
+    """Never both, when vfio_df_group_close() keeps group_lock from the two for milliseconds.
+
+    The group is not open any more by then, so what a bind has seen of it before it had the lock
+    is old when it gets it. A bind that comes before the close finds the device open: EINVAL.
+    """
+    dice = Random(SEED)
+    duels: list[Duel] = []
+    closing = 0  # nanoseconds, of the first few closes: the window in which the two start
+    with Iommufd.open(process, Iommufd.PATH) as iommufd:
+        for _ in range(HELD_UP):
+            program = Program(
+                setup=(
+                    *_device_without_its_group(edu, hands, iommufd),
+                    _open(edu.cdev_path(hands), ONE),
+                ),
+                threads=(
+                    (Delay(dice.randint(0, closing)), _bind(ONE, iommufd)),
+                    (_close(DEVICE),),
+                    (Delay(dice.randint(0, closing)), _open(edu.group_path(hands), OTHER)),
+                ),
+                teardown=(_info(ONE), _close(ONE), _close(OTHER)),
+                rounds=HELD_UP_ALIKE,
+            )
+            for each in process.run(program, timeout=TIMEOUT).rounds:
+                (*_, bind), (close,), (*_, opened) = each.threads
+                assert close.ok, "no device of the group flow was open"
+                assert each.teardown[0].errno == (0 if bind.ok else EINVAL)
+                duels.append((bind, opened))
+                closing = closing or close.end_ns - close.start_ns
+    allowed = {(0, EBUSY), (EBUSY, 0), (EBUSY, EBUSY), (EINVAL, 0), (EINVAL, EBUSY)}
+    unexpected = {(one.errno, other.errno) for one, other in duels} - allowed
+    assert not unexpected, f"errnos of bind and open, in one round: {unexpected}"
+    _check_nothing_left(process, hands, edu)
+    record_property("seed", SEED)
+    _report(record_property, duels, ("bind", "group"))
+
+
+def _device_without_its_group(
+    device: Device, hands: Process, iommufd: RemoteFile
+) -> tuple[Op, ...]:
+    """Leaves a device of the group flow open in `DEVICE`; an iommufd does not pin the group."""
+    fd, name = iommufd.fd.to_bytes(4, "little"), device.address.encode() + b"\0"
+    return (
+        _open(device.group_path(hands), OTHER),
+        Call(Syscall.IOCTL, (Reg(OTHER), Imm(GroupRequest.VFIO_GROUP_SET_CONTAINER), Buf(fd))),
+        Call(
+            Syscall.IOCTL,
+            (Reg(OTHER), Imm(GroupRequest.VFIO_GROUP_GET_DEVICE_FD), Buf(name)),
+            register=DEVICE,
+        ),
+        _close(OTHER),
+    )
