@@ -2,6 +2,7 @@
 """From a machine in lab.yaml's neutral words to QEMU's command line."""
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,8 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         # signal=off: Ctrl-C belongs to whoever started QEMU
         "-chardev", "stdio,id=console,signal=off",
         "-serial", "chardev:console",
+        # Hot-plug is the root ports' own, as on real hardware; QEMU leaves it to ACPI.
+        "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
         # a panic becomes an event on QMP
         "-device", "pvpanic",
         # every blocked DMA, where the guest's kernel prints ten in five seconds at the most
@@ -173,10 +176,15 @@ def _knobs(machine: Machine, qemu: Qemu) -> list[str]:
 
 def _devices(devices: dict[str, Device]) -> list[str]:
     words: list[str] = []
+    on_bus: Counter[str] = Counter()
     for number, (name, device) in enumerate(devices.items(), start=1):
         parts = [device.model.value, f"id={name}"]
         if device.bus:
             parts.append(f"bus={device.bus}")
+            on_bus[device.bus] += 1
+            if devices[device.bus].model is DeviceModel.PCI_BRIDGE:
+                # its hot-plug controller has no slot 0, which QEMU would choose
+                parts.append(f"addr={on_bus[device.bus]}")
         match device.model:
             case DeviceModel.EDU:
                 # 28 bits by default, and an address above them wraps without a word

@@ -25,7 +25,7 @@ class Monitor:
         self._loop = loop
         self._client = QMPClient("guest")
         self._events: list[Message] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._on_event = on_event
         self._listener = EventListener()
         self._listening: asyncio.Task[None] | None = None
@@ -40,6 +40,7 @@ class Monitor:
         async for event in self._listener:
             with self._lock:
                 self._events.append(event)
+                self._lock.notify_all()
             self._on_event()
 
     @property
@@ -51,6 +52,20 @@ class Monitor:
     def saw(self, name: str) -> bool:
         """Whether an event of this name has come."""
         return any(event["event"] == name for event in self.events)
+
+    def wait_for(self, name: str, device: str, deadline: Deadline, *, start: int = 0) -> bool:
+        """Whether an event of this name and device is among those from number `start` on, or
+        comes in time."""
+
+        def came() -> bool:
+            events: list[Any] = [*self._events[start:]]
+            return any(
+                event["event"] == name and event.get("data", {}).get("device") == device
+                for event in events
+            )
+
+        with self._lock:
+            return self._lock.wait_for(came, deadline.left)
 
     def drain(self, deadline: Deadline) -> None:
         """Once QEMU has ended: return when all that it said is in `events`."""

@@ -85,6 +85,10 @@ class Edu:
         self._registers.store(Register.COUNT, 8, count)
         self._registers.store(Register.COMMAND, 8, command)
 
+    def address_of(self, register: Register) -> int:
+        """Where the process has it, for programs that touch it themselves."""
+        return self._registers.address + register
+
     @property
     def busy(self) -> bool:
         """Whether a transfer is under way."""

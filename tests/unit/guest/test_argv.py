@@ -138,7 +138,7 @@ def test_devices_keep_their_order_roles_and_buses(qemu: Qemu) -> None:
     found = devices(argv(boot, qemu))
     assert list(found) == ["edu0", "port0", "bridge0", "nic0", "lab-net"]
     assert found["bridge0"] == "pcie-pci-bridge,id=bridge0,bus=port0"
-    assert found["nic0"] == "e1000,id=nic0,bus=bridge0,romfile="
+    assert found["nic0"] == "e1000,id=nic0,bus=bridge0,addr=1,romfile="
 
 
 def test_an_edu_reaches_all_addresses(qemu: Qemu) -> None:
