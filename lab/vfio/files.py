@@ -19,6 +19,8 @@ from lab.vfio.uapi import (
     ContainerRequest,
     DeviceRequest,
     DirtyFlag,
+    Feature,
+    FeatureFlag,
     GroupFlag,
     GroupRequest,
     HotResetFlag,
@@ -43,6 +45,7 @@ from lab.vfio.uapi import (
     VfioDeviceAttachIommufdPt,
     VfioDeviceBindIommufd,
     VfioDeviceDetachIommufdPt,
+    VfioDeviceFeature,
     VfioDeviceInfo,
     VfioGroupStatus,
     VfioIommuType1DirtyBitmap,
@@ -292,6 +295,11 @@ class DeviceFile(VfioFile):
         argsz = ctypes.sizeof(VfioPciHotReset) + len(data)
         head = VfioPciHotReset(argsz=argsz, count=len(groups))
         self.call(DeviceRequest.VFIO_DEVICE_PCI_HOT_RESET, bytes(head) + data)
+
+    def set_feature(self, feature: Feature, data: bytes) -> None:
+        flags = FeatureFlag.VFIO_DEVICE_FEATURE_SET | feature
+        head = VfioDeviceFeature(argsz=ctypes.sizeof(VfioDeviceFeature) + len(data), flags=flags)
+        self.call(DeviceRequest.VFIO_DEVICE_FEATURE, bytes(head) + data)
 
     def map_bar(self, index: int) -> Mapping:
         """All of a BAR, to be loaded from and stored to."""

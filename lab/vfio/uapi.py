@@ -95,6 +95,18 @@ class DeviceFlag(IntFlag):
     VFIO_DEVICE_FLAGS_PCI = 2
 
 
+class Feature(IntEnum):
+    """What VFIO_DEVICE_FEATURE is about."""
+
+    VFIO_DEVICE_FEATURE_PCI_VF_TOKEN = 0
+
+
+class FeatureFlag(IntFlag):
+    """What it shall do with it."""
+
+    VFIO_DEVICE_FEATURE_SET = 1 << 17
+
+
 class HotResetFlag(IntFlag):
     """What GET_PCI_HOT_RESET_INFO says of its list."""
 
@@ -308,15 +320,15 @@ class VfioDeviceBindIommufd(Structure):
 
 
 class VfioDeviceBindIommufdToken(Structure):
-    """The same with what 6.17 added: the address of a UUID."""
+    """The same with the address of a UUID, the VF token, as from 6.17 on."""
 
-    _fields_ = (
-        ("argsz", c_uint32),
-        ("flags", c_uint32),
-        ("iommufd", c_int32),
-        ("out_devid", c_uint32),
-        ("token_uuid_ptr", c_uint64),
-    )
+    _fields_ = (*VfioDeviceBindIommufd._fields_, ("token_uuid_ptr", c_uint64))
+
+
+class VfioDeviceFeature(Structure):
+    """The feature's data stand behind it and count in `argsz`."""
+
+    _fields_ = (("argsz", c_uint32), ("flags", c_uint32))
 
 
 class VfioDeviceAttachIommufdPt(Structure):
