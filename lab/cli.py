@@ -59,6 +59,12 @@ def run(
     slow: Annotated[
         bool, typer.Option("--slow", help="Tests that take minutes each, too.")
     ] = False,
+    first: Annotated[
+        bool, typer.Option("-x", "--first", help="Stop at the first test that fails.")
+    ] = False,
+    repeat: Annotated[
+        int, typer.Option(min=1, metavar="N", help="All tests, N times in a row.")
+    ] = 1,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the run's folder is made.")
     ] = None,
@@ -93,6 +99,8 @@ def run(
         modes=tuple(mode or ()),
         keyword=keyword,
         slow=slow,
+        first=first,
+        repeat=repeat,
     )
     sys.exit(run_suites(lab, choice, selection, out=out, as_json=as_json))
 
@@ -132,6 +140,32 @@ def explain(
     from lab.config import Lab
 
     show_rule(Lab.find(lab_folder), rule)
+
+
+@app.command()
+def mutants(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Mutants; default: all.")
+    ] = None,
+    lab_folder: LabFolder = None,
+    kernel: Annotated[str | None, typer.Option(help="The kernel that they are made of.")] = None,
+    machine: Machine = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the folder of all runs is made.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Break the kernel on purpose, one rule at a time, and see which test notices.
+
+    Exit status: 0 each mutant was killed by a test of the rule that it breaks; 1 one was not; 2 the
+    lab, or a mutant's patch, failed.
+    """
+    from lab.cell import Choice
+    from lab.commands.mutants import hunt
+    from lab.config import Lab
+
+    choice = Choice(kernel=kernel, machine=machine)
+    sys.exit(hunt(Lab.find(lab_folder), choice, names or (), out=out, as_json=as_json))
 
 
 @app.command()

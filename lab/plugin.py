@@ -5,6 +5,7 @@
 up only for tests that lie in a suite of lab.yaml; everything else runs as if it were not there.
 """
 
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -33,6 +34,9 @@ from lab.watch import Watch
 _SESSION = pytest.StashKey[Session]()
 _SUITE = pytest.StashKey[str]()
 _WATCH = pytest.StashKey[Watch]()
+_REPETITION = "repetition"
+# Its number, alone or among other parameters: a test that is repeated keeps its id.
+_REPEATED = re.compile(r"\[#\d+\]$|(?<=\[)#\d+-|-#\d+(?=[-\]])")
 _NOTHING_RAN = (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
 
 
@@ -45,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--image", metavar="I", help="an image of lab.yaml")
     add("--mode", action="append", metavar="MODE", help="only this mode; may be repeated")
     add("--rule", action="append", metavar="RULE", help="only this rule; may be repeated")
+    add("--repeat", type=int, default=1, metavar="N", help="all tests, N times in a row")
     add("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one)")
     add("--qemu", type=Path, metavar="PATH", help="another QEMU")
     add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
@@ -90,6 +95,12 @@ def adopt(config: pytest.Config, session: Session) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if (times := metafunc.config.option.repeat) > 1:
+        # As pytest-repeat does it; of the session's scope, so that all tests come once, then again.
+        metafunc.fixturenames.append(_REPETITION)
+        metafunc.parametrize(
+            _REPETITION, range(times), scope="session", ids=[f"#{n + 1}" for n in range(times)]
+        )
     if "mode" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("contract")
         modes = (mark.args[1:] or rule(mark.args[0]).modes) if mark else tuple(Mode)
@@ -317,7 +328,7 @@ def pytest_runtest_makereport(
         verdict = excused(watch.end(), known)
         run.add(
             TestRecord(
-                id=item.nodeid,
+                id=_REPEATED.sub("", item.nodeid),
                 suite=item.stash[_SUITE],
                 verdict=verdict.verdict,
                 duration=round(watch.seconds, 4),

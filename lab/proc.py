@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from lab.errors import InfrastructureError, LabError
 
@@ -32,7 +33,11 @@ class CommandError(LabError):
 
 @contextmanager
 def _child(
-    argv: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
+    argv: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    output: int | IO[str] = subprocess.PIPE,
+    grace: float = _GRACE,
 ) -> Iterator[subprocess.Popen[str]]:
     # A session of its own, because make and apt have children that must end with them; and the
     # kernel's parent-death signal for the case in which the lab itself is killed.
@@ -44,7 +49,7 @@ def _child(
             # Messages are read here and shown to people as they are: one language for all.
             env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
@@ -58,17 +63,30 @@ def _child(
         yield process
     finally:
         if process.poll() is None:
-            _end_session(process)
+            _end_session(process, grace)
         if process.stdout:
             process.stdout.close()
 
 
-def _end_session(process: subprocess.Popen[str]) -> None:
+def _end_session(process: subprocess.Popen[str], grace: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE)
+            process.wait(grace)
+
+
+@contextmanager
+def background(
+    argv: Sequence[str | Path], log: Path, *, grace: float = _GRACE
+) -> Iterator[subprocess.Popen[str]]:
+    """A program beside this one; what it prints goes to `log`.
+
+    The end of the block asks it to end, and after `grace` seconds ends it with its children.
+    """
+    words = [str(word) for word in argv]
+    with log.open("a") as sink, _child(words, None, None, sink, grace) as process:
+        yield process
 
 
 def run(

@@ -21,6 +21,8 @@ from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord, Trouble
 from lab.results.verdict import Verdict
 
+_LONG_WRITE = 0.1  # seconds
+
 
 class Session:
     """A run. `prepare` may build for minutes; `close` writes the report."""
@@ -50,6 +52,7 @@ class Session:
         self._machines: dict[str, Machine] = {}
         self._deviations: tuple[Deviation, ...] = ()
         self._finished = False
+        self._next_write = 0.0
         self.closed = False
 
     def prepare(self) -> None:
@@ -94,9 +97,17 @@ class Session:
         self._figures.setdefault("first_call_seconds", round(_age_of_this_process(), 3))
 
     def add(self, test: TestRecord) -> None:
-        """A test has its verdict; the results are on disk when this returns."""
+        """A test has its verdict; the results are on disk when this returns.
+
+        Of thousands of tests it takes so long to write them all that it is done now and then.
+        """
         self._tests.append(test)
+        if time.monotonic() < self._next_write and not test.verdict.is_trouble:
+            return
+        started = time.monotonic()
         self.write()
+        seconds = time.monotonic() - started
+        self._next_write = started + (20 * seconds if seconds > _LONG_WRITE else 0)
 
     def add_trouble(self, error: BaseException) -> None:
         """Something failed that is no test's."""

@@ -25,13 +25,17 @@ class Selection:
     modes: tuple[str, ...] = ()
     keyword: str | None = None
     slow: bool = False
+    first: bool = False  # stop at the first that fails
+    repeat: int = 1
 
     def words(self) -> list[str]:
         """The same in pytest's options."""
         found = [word for rule in self.rules for word in ("--rule", rule)]
         found += [word for mode in self.modes for word in ("--mode", mode)]
         found += ["-k", self.keyword] if self.keyword else []
-        return found + (["--slow"] if self.slow else [])
+        found += ["--slow"] if self.slow else []
+        found += ["--repeat", str(self.repeat)] if self.repeat != 1 else []
+        return found + (["-x"] if self.first else [])
 
 
 def run_suites(

@@ -184,6 +184,17 @@ class RunRecord(_Written):
                 shown[test.known] = shown.get(test.known, False) or not kept
         return tuple(known for known, was_shown in shown.items() if not was_shown)
 
+    def repeated(self) -> dict[str, tuple[int, int]]:
+        """Of each test that ran several times: how often it passed, and how often it ran."""
+        verdicts: dict[tuple[str, Mode | None], list[Verdict]] = {}
+        for test in self.tests:
+            verdicts.setdefault((test.id, test.mode), []).append(test.verdict)
+        return {
+            id_: (sum(not verdict.is_trouble for verdict in found), len(found))
+            for (id_, _), found in verdicts.items()
+            if len(found) > 1
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The content of results.json. `status` and `mended` are in it for scripts; nobody reads
         them back."""

@@ -40,6 +40,7 @@ def report(record: RunRecord, folder: Path, console: Console) -> None:
     for known in record.mended:
         words = f" recorded as known and kept after all: {printable(known)}"
         line(console, Text.assemble("\n", ("mended", "green"), words))
+    _repetitions(record, console)
     _summary(record, folder, console)
 
 
@@ -154,6 +155,19 @@ def _reasons(verdict: Verdict, tests: Sequence[TestRecord], console: Console) ->
         subjects = ", ".join(dict.fromkeys(printable(test.subject) for test in group))
         rest = f" {len(group)}: {reason} ({subjects})"
         line(console, Text.assemble((verdict.value, verdict.mark.style), rest))
+
+
+def _repetitions(record: RunRecord, console: Console) -> None:
+    repeated = record.repeated()
+    always = [total for passed, total in repeated.values() if passed == total]
+    if repeated:
+        console.print()
+    if always:
+        least = f"{min(always)}" if min(always) == max(always) else f"{min(always)} or more"
+        line(console, Text(f"{len(always)} tests passed each time, {least} times in a row"))
+    for id_, (passed, total) in repeated.items():
+        if passed < total:
+            line(console, Text(f"{printable(id_)} passed {passed} of {total} times", "bold red"))
 
 
 def _summary(record: RunRecord, folder: Path, console: Console) -> None:

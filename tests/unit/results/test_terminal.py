@@ -154,3 +154,13 @@ def test_no_colour_when_none_is_wanted(record: RunRecord, monkeypatch: pytest.Mo
 
 def test_paths_and_numbers_are_not_coloured(record: RunRecord) -> None:
     assert f"\nreport: {FOLDER}\n" in rendered(record, terminal=True)
+
+
+def test_a_test_that_was_repeated_says_how_often_it_passed(
+    record: RunRecord, broken: TestRecord
+) -> None:
+    kept = replace(broken, verdict=Verdict.KEPT)
+    steady = replace(kept, id="steady[iommufd]")
+    text = rendered(replace(record, tests=(kept, broken, kept, steady, steady, steady)))
+    assert f"{broken.id} passed 2 of 3 times" in text
+    assert "1 tests passed each time, 3 times in a row" in text
