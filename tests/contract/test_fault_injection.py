@@ -13,33 +13,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import count
-from mmap import MAP_SHARED, PROT_READ
-from os import O_RDWR
 
 import pytest
 
-from lab.agent.process import AT_FDCWD, Process, path_bytes
-from lab.agent.protocol import Buf, Call, Field, Imm, Reg, Result, Syscall
+from lab.agent.memory import Mapping as Memory
+from lab.agent.process import Process
+from lab.agent.protocol import Buf, Call, Imm, Reg, Result, Syscall
 from lab.contract import Mode
 from lab.testing import contract, not_applicable
 from lab.vfio.device import Device
-from lab.vfio.files import READ_WRITE, Iommufd
-from lab.vfio.modes import GROUP_MODES, IOMMU_TYPES, container_path, open_device
-from lab.vfio.uapi import (
-    ContainerRequest,
-    DeviceRequest,
-    GroupRequest,
-    IoasMapFlag,
-    IommufdRequest,
-    IommuIoasAlloc,
-    IommuIoasMap,
-    IommuIoasUnmap,
-    VfioDeviceAttachIommufdPt,
-    VfioDeviceBindIommufd,
-    VfioDeviceDetachIommufdPt,
-    VfioDeviceInfo,
-    VfioIommuType1DmaMap,
-    VfioIommuType1DmaUnmap,
+from lab.vfio.modes import GROUP_MODES, open_device
+from lab.vfio.steps import (
+    Place,
+    Step,
+    close,
+    closes,
+    info,
+    map_bar,
+    open_file,
+    unmap_bar,
+    way_back,
+    way_in,
 )
 
 IOVA = 0x10_0000
@@ -59,17 +53,12 @@ has a point of its own in each look-up of an object, which then fails with ENOEN
 NEEDED = ("/proc/self/fail-nth", "/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc")
 
 
-class Place(IntEnum):
-    """Registers."""
+class Own(IntEnum):
+    """Registers beside those of the steps."""
 
-    CONTEXT = 0  # the iommufd, or the container
-    DEVICE = 1
-    IOAS = 2
-    GROUP = 3
-    BAR = 4
-    FAILED = 5  # what the step that was to fail has got
-    PROBE = 6
-    NTH = 7
+    FAILED = Place.FREE  # what the step that was to fail has got
+    PROBE = Place.FREE + 1
+    NTH = Place.FREE + 2
 
 
 @pytest.fixture
@@ -89,14 +78,6 @@ def awake(hands: Process, edu: Device) -> Iterator[Device]:
         yield edu
     finally:
         enable(0)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of a flow."""
-
-    name: str
-    call: Call
 
 
 @dataclass(frozen=True)
@@ -125,125 +106,28 @@ def _memory_can_fail(hands: Process) -> Iterator[None]:
             hands.write_text(path, value.strip())
 
 
-def _open(path: str, place: Place) -> Call:
-    words = Imm(AT_FDCWD), Buf(path_bytes(path), returned=False), Imm(O_RDWR), Imm(0)
-    return Call(Syscall.OPENAT, words, place)
-
-
-def _close(place: Place) -> Call:
-    return Call(Syscall.CLOSE, (Reg(place),))
-
-
-def _unmap(process: Process, place: Place) -> Call:
-    return Call(Syscall.MUNMAP, (Reg(place), Imm(process.page_size)))
-
-
-def _ioctl(place: Place, request: IntEnum, argument: Buf | Imm, into: Place | None = None) -> Call:
-    return Call(Syscall.IOCTL, (Reg(place), Imm(request), argument), into)
-
-
-def _bar(process: Process) -> tuple[Step, ...]:
-    """What both flows do with a device that they have."""
-    words = Imm(0), Imm(process.page_size), Imm(PROT_READ), Imm(MAP_SHARED), Reg(Place.DEVICE)
-    return (
-        Step("mmap of a BAR", Call(Syscall.MMAP, (*words, Imm(0)), Place.BAR)),
-        Step("munmap", _unmap(process, Place.BAR)),
-    )
-
-
-def _cdev_flow(process: Process, path: str, address: int) -> tuple[Step, ...]:
+def _flow(process: Process, device: Device, mode: Mode, memory: Memory) -> tuple[Step, ...]:
     """From the first open to the last step before the closes, one call at a time.
 
     A close cannot fail. What the IOMMU core does on its way without memory is a WARN:
     __iommu_group_set_domain_nofail() goes back to a domain that Intel's driver allocates for.
     """
-    length = PAGES * process.page_size
-    flags = (
-        IoasMapFlag.IOMMU_IOAS_MAP_FIXED_IOVA
-        | IoasMapFlag.IOMMU_IOAS_MAP_READABLE
-        | IoasMapFlag.IOMMU_IOAS_MAP_WRITEABLE
-    )
-    bind = Buf(bytes(VfioDeviceBindIommufd()), inputs=(Field(8, 4, Place.CONTEXT),))
-    alloc = Buf(bytes(IommuIoasAlloc()), outputs=(Field(8, 4, Place.IOAS),))
-    attach = Buf(bytes(VfioDeviceAttachIommufdPt()), inputs=(Field(8, 4, Place.IOAS),))
-    mapped = IommuIoasMap(flags=flags, user_va=address, length=length, iova=IOVA)
-    unmapped = IommuIoasUnmap(iova=IOVA, length=length)
     return (
-        Step("open of the iommufd", _open(Iommufd.PATH, Place.CONTEXT)),
-        Step("open of the cdev", _open(path, Place.DEVICE)),
-        Step("BIND", _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_BIND_IOMMUFD, bind)),
-        Step("IOAS_ALLOC", _ioctl(Place.CONTEXT, IommufdRequest.IOMMU_IOAS_ALLOC, alloc)),
-        Step("ATTACH", _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT, attach)),
-        Step(
-            "IOAS_MAP",
-            _ioctl(
-                Place.CONTEXT,
-                IommufdRequest.IOMMU_IOAS_MAP,
-                Buf(bytes(mapped), inputs=(Field(8, 4, Place.IOAS),)),
-            ),
-        ),
-        *_bar(process),
-        Step(
-            "IOAS_UNMAP",
-            _ioctl(
-                Place.CONTEXT,
-                IommufdRequest.IOMMU_IOAS_UNMAP,
-                Buf(bytes(unmapped), inputs=(Field(4, 4, Place.IOAS),)),
-            ),
-        ),
-        Step(
-            "DETACH",
-            _ioctl(
-                Place.DEVICE,
-                DeviceRequest.VFIO_DEVICE_DETACH_IOMMUFD_PT,
-                Buf(bytes(VfioDeviceDetachIommufdPt())),
-            ),
-        ),
-    )
-
-
-def _group_flow(
-    process: Process, device: Device, path: str, mode: Mode, address: int
-) -> tuple[Step, ...]:
-    """Likewise."""
-    length = PAGES * process.page_size
-    mapped = VfioIommuType1DmaMap(flags=READ_WRITE, vaddr=address, iova=IOVA, size=length)
-    unmapped = VfioIommuType1DmaUnmap(iova=IOVA, size=length)
-    fd = Buf(size=4, inputs=(Field(0, 4, Place.CONTEXT),))
-    name = Buf(device.address.encode() + b"\0")
-    return (
-        Step("open of the container", _open(container_path(process, mode), Place.CONTEXT)),
-        Step("open of the group", _open(path, Place.GROUP)),
-        Step("SET_CONTAINER", _ioctl(Place.GROUP, GroupRequest.VFIO_GROUP_SET_CONTAINER, fd)),
-        Step(
-            "SET_IOMMU",
-            _ioctl(Place.CONTEXT, ContainerRequest.VFIO_SET_IOMMU, Imm(IOMMU_TYPES[mode])),
-        ),
-        Step(
-            "MAP_DMA",
-            _ioctl(Place.CONTEXT, ContainerRequest.VFIO_IOMMU_MAP_DMA, Buf(bytes(mapped))),
-        ),
-        Step(
-            "GET_DEVICE_FD",
-            _ioctl(Place.GROUP, GroupRequest.VFIO_GROUP_GET_DEVICE_FD, name, Place.DEVICE),
-        ),
-        *_bar(process),
-        Step(
-            "UNMAP_DMA",
-            _ioctl(Place.CONTEXT, ContainerRequest.VFIO_IOMMU_UNMAP_DMA, Buf(bytes(unmapped))),
-        ),
+        *way_in(process, device, mode, IOVA, memory),
+        Step("mmap of a BAR", map_bar(process)),
+        Step("munmap", unmap_bar(process)),
+        *way_back(mode, IOVA, memory.length),
     )
 
 
 def _probes(group: str) -> tuple[Call, ...]:
     """The lowest fd that is free; whether the device answers; whether the group opens."""
-    info = Buf(bytes(VfioDeviceInfo()))
     return (
-        Call(Syscall.EVENTFD2, (Imm(0), Imm(0)), Place.PROBE),
-        _close(Place.PROBE),
-        _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_GET_INFO, info),
-        _open(group, Place.PROBE),
-        _close(Place.PROBE),
+        Call(Syscall.EVENTFD2, (Imm(0), Imm(0)), Own.PROBE),
+        close(Own.PROBE),
+        info(),
+        open_file(group, Own.PROBE),
+        close(Own.PROBE),
     )
 
 
@@ -255,23 +139,24 @@ def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group:
 
     def set_nth(number: int) -> Call:
         text = str(number).encode()
-        words = Reg(Place.NTH), Buf(text, returned=False), Imm(len(text)), Imm(0)
+        words = Reg(Own.NTH), Buf(text, returned=False), Imm(len(text)), Imm(0)
         return Call(Syscall.PWRITE64, words)
 
     call = flow[step].call
-    spare = None if call.register is None else Place.FAILED
-    words = Reg(Place.NTH), Buf(size=16), Imm(16), Imm(0)
+    spare = None if call.register is None else Own.FAILED
+    words = Reg(Own.NTH), Buf(size=16), Imm(16), Imm(0)
     probes = _probes(group)
     parts = (
-        (_open(NTH, Place.NTH), *(each.call for each in flow[:step])),
+        (open_file(NTH, Own.NTH), *(each.call for each in flow[:step])),
         probes,
         (set_nth(nth), replace(call, register=spare), Call(Syscall.PREAD64, words), set_nth(0)),
         probes,
         tuple(each.call for each in flow[step:]),
         # All closes; a step that had succeeded was done twice, and may have got two of its kind.
         (
-            *(_unmap(process, place) for place in (Place.FAILED, Place.BAR)),
-            *map(_close, (Place.FAILED, Place.DEVICE, Place.GROUP, Place.CONTEXT, Place.NTH)),
+            *(unmap_bar(process, place) for place in (Own.FAILED, Place.BAR)),
+            *map(close, (Own.FAILED, Own.NTH)),
+            *closes(),
         ),
     )
     results = iter(process.batch([op for part in parts for op in part], timeout=60.0))
@@ -348,7 +233,7 @@ def test_step_of_the_cdev_flow_without_memory_changes_nothing(
     """The file is parked or bound as it was, the group can be opened or not as it could."""
     with process.mmap(PAGES * process.page_size) as memory:
         memory.write(0, b"\1")
-        flow = _cdev_flow(process, awake.cdev_path(hands), memory.address)
+        flow = _flow(process, awake, Mode.IOMMUFD, memory)
         with _same_memory(process):
             failures, injected = _sweep(process, flow, awake.group_path(hands))
     _is_as_before(process, hands, awake, Mode.IOMMUFD)
@@ -367,7 +252,7 @@ def test_step_of_the_group_flow_without_memory_changes_nothing(
     group = awake.group_path(hands)
     with process.mmap(PAGES * process.page_size) as memory:
         memory.write(0, b"\1")
-        flow = _group_flow(process, awake, group, mode, memory.address)
+        flow = _flow(process, awake, mode, memory)
         with _same_memory(process):
             failures, injected = _sweep(process, flow, group)
     _is_as_before(process, hands, awake, mode)
