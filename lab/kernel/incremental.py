@@ -6,6 +6,7 @@ A base has one work place in the cache, `work/KEY`: `linux` with the tree and in
 comes next puts it back to a state that `make` can go on from, whatever was killed there.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +113,11 @@ class _WorkPlace:
         return self.tree / "objects"  # inside the tree: see Build.into
 
     @property
+    def _config(self) -> Path:
+        """What make made of the base's configuration on this host: it asks the tools anew."""
+        return self.folder / "config"
+
+    @property
     def _repository(self) -> Repository:
         return Repository(self.folder / "git", self.tree)
 
@@ -120,13 +126,17 @@ class _WorkPlace:
         self._repository.open(self.base.plan.identity, self.base.cache)
         marker = self.folder / _UNDER_WAY
         if marker.exists():
-            # What a killed compiler left half-written looks up to date to the next make.
-            run(["find", self.objects, "-type", "f", "-newer", marker, "-delete"])
+            # What a killed compiler left half-written looks up to date to the next make. The
+            # configuration is written whole or not at all; without it all would be made anew.
+            written = ["-type", "f", "-newer", str(marker)]
+            kept = ["-not", "-path", f"{self.objects / 'include'}/*"]
+            run(["find", self.objects, *written, *kept, "-delete"])
             marker.unlink()
         if not (self.objects / BZIMAGE).exists():
             self._repository.check_out()
             name = f"{self.base.kernel.name} as a base"
             self._compile(self._build(name, whole=True), None, self.folder / LOG)
+            shutil.copyfile(self.objects / ".config", self._config)
 
     def build(self, series: Series, folder: Path) -> Mapping[str, Any]:
         """Leave in `folder` what Build.into leaves."""
@@ -178,7 +188,7 @@ class _WorkPlace:
     def _configure(self, build: Build, commit: Commit | None, make: Sequence[str]) -> None:
         """The base's own configuration, but where patches touch Kconfig: then all wishes again."""
         config = self.objects / ".config"
-        known = self.base.kernel.config
+        known = self._config if self._config.exists() else self.base.kernel.config
         assert known is not None
         if commit and self._repository.changed(commit.identity, _KCONFIG):
             with build.timed("configure", f"configure {build.name}"):
