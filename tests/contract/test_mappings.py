@@ -304,6 +304,18 @@ def test_unmapping_a_superset_removes_what_is_there(
 
 
 @contract("MAP-9")
+def test_unmapping_one_mapping_leaves_its_neighbours(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """The loops of vfio_dma_do_unmap() and iopt_unmap_iova_range() end with the range."""
+    with _space(process, edu, mode) as (space, registers, memory):
+        for page in range(PAGES):
+            space.map_range(IOVA + page * PAGE, memory.address + page * PAGE, PAGE)
+        assert space.unmap(IOVA + PAGE, PAGE) == PAGE
+        assert _reached(registers, memory) == [True, False, True, True]
+
+
+@contract("MAP-9")
 def test_everything_can_be_unmapped_at_once(process: Process, edu: Device, mode: Mode) -> None:
     """At both ends of what a 39-bit IOMMU can translate, too; also when there is nothing."""
     with _space(process, edu, mode) as (space, registers, memory):
