@@ -45,6 +45,7 @@ $(OUTPUT)/%: %.c
 # kselftest_harness.h, as far as the lister looks into it
 HARNESS = """\
 #include <stdio.h>
+#define TEST_TIMEOUT_DEFAULT 30
 struct __test_metadata { const char *name; struct __test_metadata *next; };
 struct __fixture_variant_metadata { const char *name; struct __fixture_variant_metadata *next; };
 struct __fixture_metadata {
@@ -63,7 +64,7 @@ PROGRAM = """\
 #include <linux/vfio.h>
 int main(int argc, char **argv)
 {
-	puts(OURS);
+	printf("%s %d\\n", OURS, TEST_TIMEOUT_DEFAULT);
 	return argc > 9 ? !__fixture_list : 0;
 }
 """
@@ -143,12 +144,13 @@ def test_a_tree_has_its_own_and_the_newest_lends_what_it_lacks(
     ]
     # the programs that run are the tree's own, not the ones that listed their cases
     said = subprocess.run([cases[0].program], capture_output=True, text=True, check=True).stdout
-    assert said == "seen\n"
+    assert said == f"seen {selftests.TIMEOUT}\n"
     headers = subprocess.run(
         ["readelf", "-l", cases[0].program], capture_output=True, text=True, check=True
     ).stdout
     assert "INTERP" not in headers
     assert not list(cache.root.rglob("*.program.c"))
+    assert {file.read_text() for file in cache.root.rglob("kselftest_harness.h")} == {HARNESS}
 
 
 def test_they_are_built_once_and_a_look_builds_nothing(
