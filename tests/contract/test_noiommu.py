@@ -24,6 +24,7 @@ from lab.vfio.uapi import ContainerRequest, Extension, IommuType
 
 MACHINE = "no-iommu"
 UNSAFE = parameter("vfio", "enable_unsafe_noiommu_mode")
+TYPE1 = "/sys/module/vfio_iommu_type1"
 NOIOMMU = Extension.VFIO_NOIOMMU_IOMMU
 IOVA = 0x10_0000
 TAINT_USER = 1 << 6  # include/linux/panic.h
@@ -53,6 +54,8 @@ def container(process: Process, path: str) -> Iterator[Container]:
     """What the group shall be set in."""
     if not process.exists(path):
         raise not_applicable(f"this kernel has no {path}")
+    if path == Container.PATH and not process.exists(TYPE1):
+        raise not_applicable("this kernel has no type1: an iommufd, if any, plays the container")
     with Container.open(process, path) as opened:
         yield opened
 
