@@ -61,11 +61,20 @@ def load(file: Path) -> Document:
         raise ConfigurationError(f"{file}:{line}: not YAML: {error.reason}") from error
 
 
-def _walk(file: Path, node: yaml.Node, place: Place, lines: dict[Place, int]) -> None:
-    lines.setdefault(place, node.start_mark.line + 1)
+def _walk(
+    file: Path,
+    node: yaml.Node,
+    place: Place,
+    lines: dict[Place, int],
+    above: tuple[yaml.Node, ...] = (),
+) -> None:
+    line = node.start_mark.line + 1
+    if node in above:
+        raise ConfigurationError(f"{file}:{line}: not YAML: an alias stands within its own anchor")
+    lines.setdefault(place, line)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            _walk(file, child, (*place, index), lines)
+            _walk(file, child, (*place, index), lines, (*above, node))
     if isinstance(node, yaml.MappingNode):
         for key, child in node.value:
             here = (*place, str(key.value))
@@ -76,4 +85,4 @@ def _walk(file: Path, node: yaml.Node, place: Place, lines: dict[Place, int]) ->
                     f"{file}:{line}: {name}: given twice; the first stands in line {lines[here]}"
                 )
             lines[here] = line
-            _walk(file, child, here, lines)
+            _walk(file, child, here, lines, (*above, node))

@@ -247,6 +247,11 @@ def test_machines_share_their_devices_by_an_alias(folder: Path) -> None:
     )
 
 
+def test_an_alias_within_its_own_anchor_is_one_message(folder: Path) -> None:
+    said = message_of(folder, "# one\nmachines: &all\n  vtd: {devices: *all}\n")
+    assert said == "lab.yaml:2: not YAML: an alias stands within its own anchor"
+
+
 def test_bytes_that_are_no_text_are_one_message(folder: Path) -> None:
     (folder / "lab.yaml").write_bytes(b"# one\nrun: \xff\n")
     with pytest.raises(ConfigurationError, match=r"lab\.yaml:2: not YAML: it is not UTF-8"):
