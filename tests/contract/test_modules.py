@@ -7,6 +7,7 @@ kernel/module/main.c, delete_module(2): EAGAIN while a module is held.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from errno import EAGAIN, EEXIST, ENODEV
 from os import O_NONBLOCK, O_RDONLY
@@ -119,13 +120,14 @@ def test_each_step_holds_the_module_that_serves_it(
     """What a step takes is held until the last close, and nothing of it later."""
     before = {name: modules.users(name) for name in modules.files}
     taken: set[str] = set()
-    for step in _steps(process, edu, mode):
-        if step in modules.files:
-            assert modules.users(step) > before[step], f"nothing holds {step}"
-            taken.add(step)
-        for name in taken:
-            with raises_errno(EAGAIN):
-                modules.unload(name)
+    with closing(_steps(process, edu, mode)) as steps:
+        for step in steps:
+            if step in modules.files:
+                assert modules.users(step) > before[step], f"nothing holds {step}"
+                taken.add(step)
+            for name in taken:
+                with raises_errno(EAGAIN):
+                    modules.unload(name)
     assert {name: modules.users(name) for name in modules.files} == before
 
 
@@ -167,15 +169,14 @@ def test_the_driver_can_be_unloaded_until_somebody_has_a_device(
     reached: list[str | None] = []
     unloader = new_process()
     for number in range(1, 1 + len(list(_steps(process, edu, mode)))):
-        steps = _steps(process, edu, mode)
-        reached = [next(steps) for _ in range(number)]
-        parked = mode is Mode.IOMMUFD and CORE in reached and DRIVER not in reached
-        going = unloader.start(_unload(DRIVER), timeout=UNLOADING_TAKES)
-        if parked:
-            assert not going.done(within=0.2)
-            steps.close()
-        (result,) = going.wait().rounds[0].setup
-        steps.close()
+        with closing(_steps(process, edu, mode)) as steps:
+            reached = [next(steps) for _ in range(number)]
+            parked = mode is Mode.IOMMUFD and CORE in reached and DRIVER not in reached
+            going = unloader.start(_unload(DRIVER), timeout=UNLOADING_TAKES)
+            if parked:
+                assert not going.done(within=0.2)
+                steps.close()
+            (result,) = going.wait().rounds[0].setup
         assert result.errno == (EAGAIN if DRIVER in reached else 0)
         assert edu.driver(hands) == ("vfio-pci" if DRIVER in reached else None)
         modules.load([DRIVER])
