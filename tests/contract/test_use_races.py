@@ -151,10 +151,10 @@ def test_map_races_with_unmap_and_dma(
 ) -> None:
     """No mapping is lost and none is unmapped twice, while the device writes there or tries to.
 
-    One side is quicker in the first half and the other one in the second, so that each finds the
-    other's work not done.
+    At first both go as fast as they can. Then one side is quicker, and then the other one, so that
+    each finds the other's work not done.
     """
-    rounds = 100
+    rounds, tight = 100, 1000
     quick, slow = Delay(500 * MICROSECOND), Delay(1500 * MICROSECOND)
     words = (
         (Register.SOURCE, BUFFER),
@@ -169,6 +169,8 @@ def test_map_races_with_unmap_and_dma(
         *steps, last = (step.call for step in way_in(process, edu, mode, IOVA, page))
         unmap = way_back(mode, IOVA, page.length)[0].call
         map_ = last if mode is Mode.IOMMUFD else steps[-1]
+        mapper = (map_,) * tight + (quick, map_) * rounds + (slow, map_) * rounds
+        unmapper = (unmap,) * tight + (slow, unmap) * rounds + (quick, unmap) * rounds
         program = Program(
             setup=(
                 *steps,
@@ -177,16 +179,15 @@ def test_map_races_with_unmap_and_dma(
                 Call(Syscall.PWRITE64, (Reg(Place.DEVICE), *place)),
                 map_bar(process),
             ),
-            threads=(
-                (quick, map_) * rounds + (slow, map_) * rounds,
-                (slow, unmap) * rounds + (quick, unmap) * rounds,
-                dma,
-            ),
+            threads=(mapper, unmapper, dma),
             teardown=(unmap, unmap_bar(process), *closes()),
         )
         (result,) = process.run(program, timeout=TIMEOUT).rounds
     assert all(each.ok for each in result.setup)
-    maps, unmaps = result.threads[0][1::2], result.threads[1][1::2]
+    maps, unmaps = (
+        [each for op, each in zip(ops, results, strict=True) if isinstance(op, Call)]
+        for ops, results in zip((mapper, unmapper), result.threads, strict=False)
+    )
     assert {each.errno for each in maps} == {0, EEXIST}, "the map never came second"
     # EBUSY: iopt_unmap_iova_range() has found a mapping that is still being made.
     assert {each.errno for each in unmaps} <= {0, ENOENT, EBUSY}
