@@ -10,6 +10,11 @@ from pathlib import Path
 from lab.errors import ConfigurationError
 from lab.proc import CommandError
 
+# No line of a patch begins so.
+_ENVELOPE = re.compile(
+    rb"^(From |(Date|Received|Message-ID|In-Reply-To|References|X-[-\w]+):).*\n",
+    re.MULTILINE | re.IGNORECASE,
+)
 _HUNK = re.compile(r"^@@ -(?P<start>\d+)(?:,\d+)? \+")
 _FAILED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$")
 _REASON = re.compile(r"^error: (?!patch failed)(?P<reason>.+)$")
@@ -35,8 +40,8 @@ class Series:
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        """What the cache's key is made of."""
-        return {"sha256": hashlib.sha256(self.content).hexdigest()}
+        """What the cache's key is made of: the mails as they are, but for how they came."""
+        return {"sha256": hashlib.sha256(_ENVELOPE.sub(b"", self.content)).hexdigest()}
 
     @property
     def text(self) -> str:

@@ -2,6 +2,7 @@
 """Series on a base: what applies, what is compiled anew, and what goes wrong."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -182,6 +183,19 @@ def test_a_second_time_nothing_is_made(base: Base, series: Write, compiled: Comp
     first = base.build(mails)
     compiled()
     assert base.build(mails) == first
+    assert compiled() == []
+
+
+def test_when_a_mail_was_sent_makes_no_other_kernel(
+    base: Base, series: Write, compiled: Compiled
+) -> None:
+    mails = series("a", ONE)
+    first = base.build(mails)
+    compiled()
+    again = re.sub(r"(?m)^Date: .*$", "Date: Thu, 1 Jan 2026 00:00:00 +0000", mails.text)
+    assert again != mails.text
+    mails.file.write_text(again)
+    assert base.build(Series.read(mails.file)).key == first.key
     assert compiled() == []
 
 
