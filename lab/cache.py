@@ -27,6 +27,7 @@ from lab.errors import InfrastructureError
 from lab.proc import disk_full
 
 PROVENANCE = "provenance.json"
+WORK = "work"  # the kind of all work places
 _UNFINISHED = "unfinished"
 
 
@@ -49,8 +50,8 @@ class Entry:
         return (self.path / PROVENANCE).stat().st_mtime
 
     def size(self) -> int:
-        """Bytes on disk."""
-        return size_of(self.path)
+        """Bytes on disk; of a work place, whose tree is one of links, those that are its own."""
+        return size_of(self.path, linked=self.kind != WORK)
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -156,7 +157,7 @@ class Cache:
 
     @contextmanager
     def work_place(
-        self, kind: str, inputs: Mapping[str, Any], maker: Callable[[Path], Mapping[str, Any]]
+        self, inputs: Mapping[str, Any], maker: Callable[[Path], Mapping[str, Any]]
     ) -> Iterator[Path]:
         """A folder that is kept from one use to the next and changed by each, by one at a time.
 
@@ -165,15 +166,15 @@ class Cache:
         who is at work in it. Raises as `make` does.
         """
         key = key_of(inputs)
-        folder = self.root / kind / key
-        with self._writing(), self.lock(f"{kind}-{key}"):
+        folder = self.root / WORK / key
+        with self._writing(), self.lock(f"{WORK}-{key}"):
             if (folder / PROVENANCE).exists():
                 (folder / PROVENANCE).touch()  # this is use
             else:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
                 made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                provenance = {"kind": kind, "key": key, "made": made, "inputs": inputs}
+                provenance = {"kind": WORK, "key": key, "made": made, "inputs": inputs}
                 text = json.dumps({**provenance, **maker(folder)}, indent=1)
                 # The name that makes it whole comes last.
                 (folder / f".{PROVENANCE}").write_text(text + "\n")

@@ -91,7 +91,7 @@ class Base:
             return {"name": self.kernel.name}
 
         inputs = {"recipe": RECIPE, "base": self.kernel.key}
-        with self.cache.work_place("work", inputs, maker) as folder:
+        with self.cache.work_place(inputs, maker) as folder:
             place = _WorkPlace(folder, self)
             place.open()
             yield place

@@ -8,6 +8,7 @@ drivers/vfio/vfio_iommu_type1.c. Every refusal stands beside a mapping that is g
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EEXIST, EFAULT, EINVAL, ENOENT, EOPNOTSUPP, EOVERFLOW
+from mmap import PROT_READ
 
 import pytest
 
@@ -191,6 +192,17 @@ def test_address_without_memory_is_refused(process: Process, edu: Device, mode: 
 
 
 @contract("MAP-5")
+def test_memory_that_may_only_be_read_is_not_mapped_for_writing(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """FOLL_WRITE, vaddr_get_pfns() and pfn_reader_user_init(). For reading it is mapped."""
+    with _space(process, edu, mode) as (space, _, _), process.mmap(PAGE, PROT_READ) as page:
+        with raises_errno(EFAULT):
+            space.map(IOVA, page)
+        space.map(IOVA, page, MapFlag.VFIO_DMA_MAP_FLAG_READ)
+
+
+@contract("MAP-5")
 def test_memory_that_ends_in_a_hole_is_refused(
     process: Process, hands: Process, edu: Device, mode: Mode
 ) -> None:
@@ -332,7 +344,7 @@ def test_everything_can_be_unmapped_at_once(process: Process, edu: Device, mode:
 def test_memory_that_nobody_touched_is_pinned_as_the_processs_own(
     process: Process, edu: Device, mode: Mode
 ) -> None:
-    """FOLL_WRITE, vaddr_get_pfns() and pages.c: not the zero page, which a write would replace."""
+    """mm/gup.c: gup_must_unshare(): not the zero page, which the first write would replace."""
     with _space(process, edu, mode) as (space, registers, memory):
         space.map(IOVA, memory)
         memory.write(0, b"written later")

@@ -195,9 +195,9 @@ def test_asking_for_an_entry_is_use(cache: Cache) -> None:
 
 
 def test_a_work_place_is_made_once_and_kept_as_it_was_left(cache: Cache) -> None:
-    with cache.work_place("work", INPUTS, fill) as folder:
+    with cache.work_place(INPUTS, fill) as folder:
         (folder / "file").write_text("changed")
-    with cache.work_place("work", INPUTS, lambda _: pytest.fail("it was there")) as again:
+    with cache.work_place(INPUTS, lambda _: pytest.fail("it was there")) as again:
         assert (again / "file").read_text() == "changed"
     (entry,) = cache.entries()
     assert (entry.path, entry.provenance["maker"]) == (again, "fill")
@@ -208,8 +208,20 @@ def test_a_work_place_whose_maker_failed_is_made_anew(cache: Cache) -> None:
         (folder / "half").touch()
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), cache.work_place("work", INPUTS, fail):
+    with pytest.raises(KeyboardInterrupt), cache.work_place(INPUTS, fail):
         pass
     assert cache.entries() == []
-    with cache.work_place("work", INPUTS, fill) as folder:
+    with cache.work_place(INPUTS, fill) as folder:
         assert not (folder / "half").exists()
+
+
+def test_what_a_work_place_shares_is_not_counted_twice(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "shared").write_bytes(bytes(1 << 20))
+
+    def link(folder: Path) -> dict[str, str]:
+        (folder / "shared").hardlink_to(tmp_path / "shared")
+        return {}
+
+    with cache.work_place(INPUTS, link):
+        pass
+    assert cache.entries()[0].size() < 1 << 16
