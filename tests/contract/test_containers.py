@@ -14,6 +14,7 @@ from lab.contract import Mode
 from lab.testing import contract, raises_errno
 from lab.vfio.device import Device, pinned_pages
 from lab.vfio.edu import edu_of
+from lab.vfio.files import Iommufd
 from lab.vfio.modes import (
     COMPAT_MODES,
     CONTAINER_MODES,
@@ -180,6 +181,29 @@ def test_unset_container_is_as_new_and_so_is_the_group(
         group.unset_container()
         container.close()
         assert pinned_pages(hands) == before
+
+
+@contract("CON-4", *COMPAT_MODES)
+def test_unset_container_gives_the_iommufd_back(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """iommufd_ctx_put(): what was mapped goes with the file. A page table that user space made
+    keeps it pinned till then; the first objects are the IOAS and the device, in this order."""
+    before = pinned_pages(hands)
+    with (
+        edu.open_group(process) as group,
+        Iommufd.open(process, Iommufd.PATH) as iommufd,
+        process.mmap(4096) as page,
+    ):
+        group.set_container(iommufd)
+        with group.get_device(edu.address):
+            ioas, device = 1, 2
+            iommufd.hwpt_alloc(device, ioas)
+            iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        assert pinned_pages(hands) == before + 1
+        group.unset_container()
+        iommufd.close()
+        assert pinned_pages(hands) == before, f"{mode}: somebody holds the iommufd"
 
 
 @contract("CON-5", *GROUP_MODES)

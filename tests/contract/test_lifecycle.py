@@ -143,6 +143,23 @@ def _kill(hands: Process, process: Process) -> None:
         time.sleep(0.01)
 
 
+@contract("LIFE-3", Mode.IOMMUFD)
+def test_closed_device_gives_the_iommufd_back(
+    process: Process, hands: Process, edu: Device
+) -> None:
+    """vfio_df_unbind_iommufd() puts it: what is mapped goes with its own file, and not before. A
+    page table that user space made keeps it pinned till then."""
+    before = pinned_pages(hands)
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, process.mmap(4096) as page:
+        with edu.open_cdev(process) as cdev:
+            ioas = iommufd.ioas_alloc()
+            iommufd.hwpt_alloc(cdev.bind(iommufd), ioas)
+            iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        assert pinned_pages(hands) == before + 1
+        iommufd.close()
+        assert pinned_pages(hands) == before, "somebody holds the iommufd"
+
+
 @contract("LIFE-3")
 def test_killed_process_leaves_nothing_behind(
     guest: Guest,
