@@ -18,7 +18,7 @@ from lab.programs.selftests import Case
 from lab.progress import Progress
 
 # Minutes where the processor is emulated; the others take seconds.
-SLOW = {"vfio_pci_driver_test", "vfio_pci_device_init_perf_test"}
+SLOW = {"vfio_pci_driver_test"}
 _CASES = pytest.StashKey[list[Case]]()
 
 
