@@ -90,7 +90,7 @@ def with_programs(small_lab: "SmallLab") -> "SmallLab":
 
 
 def test_one_that_dies_loses_its_own_verdict_only(with_programs: "SmallLab") -> None:
-    outcome = with_programs.run()
+    outcome = with_programs.start().outcome(timeout=240.0)  # four guests, one after the other
     assert outcome.verdicts == {
         "test_case[iommu]": "skipped",
         "test_case[ends-ends.passes]": "kept",
