@@ -143,6 +143,57 @@ def explain(
 
 
 @app.command()
+def series(
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="An mbox, a maildir, a folder of *.patch, or - for standard input."
+        ),
+    ],
+    lab_folder: LabFolder = None,
+    kernel: Annotated[str | None, typer.Option(help="The kernel that it is put on.")] = None,
+    machine: Machine = None,
+    image: Image = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only the rules whose code the series touches.")
+    ] = False,
+    suite: Annotated[
+        list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")
+    ] = None,
+    rule: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="Only this mode; may be repeated.")] = None,
+    keyword: Annotated[
+        str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the folder of all runs is made.")
+    ] = None,
+    as_json: Json = False,
+    qemu: QemuPath = None,
+    boot_timeout: BootTimeout = 120.0,
+) -> None:
+    """Put a patch series on a kernel: what does it break, what does it mend, which patch was it?
+
+    The base runs the same tests; what it answered is kept until something of it changes. Exit
+    status: 0 nothing is broken that the base keeps; 1 something is; 2 the series does not apply or
+    compile, or the lab failed.
+    """
+    from lab.cell import Choice
+    from lab.commands.runner import Selection
+    from lab.commands.series import Order, try_series
+    from lab.config import Lab
+
+    choice = Choice(
+        kernel=kernel, machine=machine, image=image, qemu=qemu, boot_timeout=boot_timeout
+    )
+    selection = Selection(
+        suites=tuple(suite or ()), rules=tuple(rule or ()), modes=tuple(mode or ()), keyword=keyword
+    )
+    order = Order(place, selection, quick=quick)
+    sys.exit(try_series(Lab.find(lab_folder), choice, order, out=out, as_json=as_json))
+
+
+@app.command()
 def mutants(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Mutants; default: all.")

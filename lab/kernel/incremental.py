@@ -155,7 +155,7 @@ class _WorkPlace:
             "base": {"name": self.base.kernel.name, "key": self.base.kernel.key},
             "source": dict(self.base.plan.identity.provenance),
             "series": {
-                "file": str(series.file),
+                "file": series.file,
                 "patches": [commit.subject for commit in commits],
                 "files": self._repository.changed(commits[-1].identity),
             },

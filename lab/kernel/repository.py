@@ -87,7 +87,9 @@ class Repository:
         self._git("update-ref", "--no-deref", "HEAD", _BASE)
         self._git("read-tree", _BASE, desk=desk)
         try:
-            self._git("am", "--3way", str(series.file), desk=desk)
+            mails = self.folder / "series.mbox"
+            mails.write_bytes(series.content)
+            self._git("am", "--3way", str(mails), desk=desk)
         except CommandError as error:
             raise series.does_not_apply(error, *self._refused(desk)) from error
         log = self._git("log", "--reverse", "--format=%H %s", f"{_BASE}..HEAD")

@@ -4,7 +4,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.errors import ConfigurationError
@@ -19,24 +19,48 @@ _HUNK = re.compile(r"^@@ -(?P<start>\d+)(?:,\d+)? \+")
 _FAILED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$")
 _REASON = re.compile(r"^error: (?!patch failed)(?P<reason>.+)$")
 _APPLYING = re.compile(r"^Applying: (?P<subject>.*)$")
+_TOUCHED = re.compile(r"^diff --git a/.+ b/(.+)$", re.MULTILINE)
 _HUNK_SHOWN = 12  # lines
 
 
 @dataclass(frozen=True)
+class Letter:
+    """The mail that a series begins with: its cover letter, or its first patch."""
+
+    subject: str
+    author: str
+    message_id: str
+
+
+@dataclass(frozen=True)
 class Series:
-    """The patches of one file: an mbox, or a patch alone. `name` is for messages."""
+    """Patches, each a mail that `git am` takes. `name` is for messages, `file` where they are from.
+
+    `base_commit` is the commit that they say they were made for.
+    """
 
     name: str
-    file: Path
-    content: bytes
+    file: str
+    patches: tuple[bytes, ...]
+    letter: Letter | None = None
+    base_commit: str | None = None
 
     @classmethod
     def read(cls, file: Path) -> "Series":
-        """Raises ConfigurationError for a file that cannot be read."""
+        """A mailbox as it is. Raises ConfigurationError for one that cannot be read."""
         try:
-            return cls(file.stem, file.absolute(), file.read_bytes())
+            return cls(file.stem, str(file), (file.read_bytes(),))
         except OSError as error:
             raise ConfigurationError(f"{file}: {error.strerror}; expected an mbox") from error
+
+    def first(self, count: int) -> "Series":
+        """The same without the patches after `count`."""
+        return replace(self, patches=self.patches[:count])
+
+    @property
+    def content(self) -> bytes:
+        """A mailbox with all of it."""
+        return b"".join(self.patches)
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -46,6 +70,11 @@ class Series:
     @property
     def text(self) -> str:
         return self.content.decode(errors="replace")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the patches touch, sorted."""
+        return tuple(sorted(set(_TOUCHED.findall(self.text))))
 
     def does_not_apply(
         self, am: CommandError, check: Sequence[str], patch: str

@@ -194,8 +194,8 @@ def test_when_a_mail_was_sent_makes_no_other_kernel(
     compiled()
     again = re.sub(r"(?m)^Date: .*$", "Date: Thu, 1 Jan 2026 00:00:00 +0000", mails.text)
     assert again != mails.text
-    mails.file.write_text(again)
-    assert base.build(Series.read(mails.file)).key == first.key
+    Path(mails.file).write_text(again)
+    assert base.build(Series.read(Path(mails.file))).key == first.key
     assert compiled() == []
 
 

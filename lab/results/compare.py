@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Two runs of the same tests, before and after a change: what it broke, and what it mended."""
+
+from dataclasses import dataclass
+
+from lab.results.record import RunRecord, TestRecord
+from lab.results.verdict import Verdict
+
+_GOOD = (Verdict.KEPT, Verdict.NOT_APPLICABLE)
+_BAD = (Verdict.BROKEN, Verdict.KNOWN)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One test in both runs; None where a run does not have it."""
+
+    before: TestRecord | None
+    after: TestRecord | None
+
+    @property
+    def test(self) -> TestRecord:
+        """The later one, if there is one."""
+        found = self.after or self.before
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every test of both runs, in the order of the later one, once.
+
+    `broken` was not before; `mended` was. `crashed` lost its guest to a report of the kernel's own
+    that it did not lose it to before. `undecided` is what either run does not know: its guest was
+    lost without a word, the lab erred, or only one of the runs has the test. The rest, which says
+    the same in both, is `unchanged`.
+    """
+
+    broken: tuple[Pair, ...]
+    crashed: tuple[Pair, ...]
+    mended: tuple[Pair, ...]
+    undecided: tuple[Pair, ...]
+    unchanged: tuple[Pair, ...]
+
+    @property
+    def status(self) -> int:
+        """0: nothing is broken that was not before; 1: something is; 2: nobody knows."""
+        if self.undecided:
+            return 2
+        return 1 if self.broken or self.crashed else 0
+
+
+def compare(before: RunRecord, after: RunRecord) -> Comparison:
+    """What differs. Both should have run the same tests on the same machines."""
+    earlier = {test.id: test for test in before.tests}
+    pairs = [Pair(earlier.pop(test.id, None), test) for test in after.tests]
+    pairs += [Pair(test, None) for test in earlier.values()]
+    sorted_: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        sorted_.setdefault(_kind(pair), []).append(pair)
+    return Comparison(**{
+        kind: tuple(sorted_.get(kind, ()))
+        for kind in ("broken", "crashed", "mended", "undecided", "unchanged")
+    })  # fmt: skip
+
+
+def _kind(pair: Pair) -> str:
+    """The field of Comparison that a pair belongs to."""
+    before, after = pair.before, pair.after
+    if before is None or after is None:
+        return "undecided"
+    if _crashed(after):
+        return "unchanged" if _crashed(before) else "crashed"
+    if before.verdict is after.verdict and after.verdict.exit_status(splat=False) != 2:
+        return "unchanged"
+    if after.verdict in _BAD:
+        return "broken" if before.verdict in _GOOD else "undecided"
+    if after.verdict in _GOOD:
+        bad = before.verdict in _BAD or _crashed(before)
+        return "mended" if bad else "unchanged" if before.verdict in _GOOD else "undecided"
+    return "undecided"
+
+
+def _crashed(test: TestRecord) -> bool:
+    return test.verdict is Verdict.GUEST_LOST and bool(test.splats)

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a series broke and mended, and by which patch; kernels and runs are pretended."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cell import Choice
+from lab.commands import series as command
+from lab.commands.runner import Selection
+from lab.commands.series import Order, concerned, try_series
+from lab.config import Lab
+from lab.errors import ConfigurationError, LabError
+from lab.kernel import Kernel
+from lab.kernel.incremental import Base
+from lab.kernel.series import Series
+
+LAB = """
+debian: {mirror: "http://mirror.test/debian", suites: [bookworm]}
+kernels: {v6: {source: {tarball: linux.tar}, fragments: [base]}}
+images: {minimal: {recipe: images/minimal}}
+machines: {vtd: {}}
+suites: {contract: {tests: tests}}
+run: {kernel: v6, machine: vtd, suites: [contract]}
+"""
+PATCH = """\
+From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
+From: A Developer <dev@kernel.test>
+Date: Sun, 22 Nov 2026 12:00:0{number} +0000
+Subject: [PATCH {number}/{total}] vfio: {word}
+Message-Id: <{number}@kernel.test>
+
+{word}.
+---
+diff --git a/drivers/vfio/group.c b/drivers/vfio/group.c
+--- a/drivers/vfio/group.c
++++ b/drivers/vfio/group.c
+@@ -{number} +{number} @@
+-before
++{word}
+"""
+# A run of a kernel whose file holds the words of its patches; "breaks" breaks OWN-1, "mends" mends
+# OWN-2, which is broken without it, and "loses" loses a guest.
+RUN = """#!{python}
+import json, sys
+from pathlib import Path
+words = sys.argv[1:]
+option = lambda name: [b for a, b in zip(words, words[1:]) if a == name]
+patches = Path(option("--kernel")[0]).read_text().split()
+verdicts = dict(
+    [("OWN-1", "broken" if "breaks" in patches else "kept"),
+     ("OWN-2", "kept" if "mends" in patches else "broken"),
+     ("OWN-3", "guest-lost" if "loses" in patches else "kept")])
+wanted = option("--rule") or list(verdicts)
+tests = [
+    dict(id=f"tests/test_x.py::test_{{rule}}", suite="contract", rule=rule, duration=0.5,
+         verdict=verdicts[rule], message=f"{{rule}} is {{verdicts[rule]}}")
+    for rule in wanted if rule in verdicts
+]
+out = Path(option("--out")[0])
+out.mkdir(parents=True)
+record = dict(schema=1, version="1", started="2026-11-22T00:00:00Z", seconds=2.0, tests=tests)
+(out / "results.json").write_text(json.dumps(record))
+with (Path(__file__).parent / "runs").open("a") as file:
+    print(*patches or ["base"], file=file)
+"""
+
+
+@dataclass(frozen=True)
+class PretendedBase:
+    """Builds a kernel whose file holds the words of its patches."""
+
+    folder: Path
+    key: list[str] = field(default_factory=lambda: ["one"])
+
+    @property
+    def kernel(self) -> Kernel:
+        return self._kernel("")
+
+    def build(self, series: Series) -> Kernel:
+        return self._kernel(" ".join(_word(patch) for patch in series.patches))
+
+    def _kernel(self, words: str) -> Kernel:
+        file = self.folder / f"kernel-{words.replace(' ', '-')}"
+        file.write_text(words)
+        return Kernel(words, file, None, None, None, None, None, self.key[-1] + words, {})
+
+
+def _word(patch: bytes) -> str:
+    lines = patch.decode().splitlines()
+    return next(line.rpartition(" ")[2] for line in lines if line.startswith("Subject: "))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A lab with a pretended base."""
+
+    lab: Lab
+    folder: Path
+    base: PretendedBase
+
+    def try_(self, *words: str, **order: Any) -> tuple[int, dict[str, Any]]:
+        """Try a series of patches with these words."""
+        mails = [
+            PATCH.format(number=number, total=len(words), word=word)
+            for number, word in enumerate(words, 1)
+        ]
+        file = self.folder / "series.mbox"
+        file.write_text("".join(mails))
+        out = self.folder / f"out-{len(list(self.folder.iterdir()))}"
+        order = {"selection": Selection(suites=()), **order}
+        status = try_series(self.lab, Choice(), Order(str(file), **order), out=out, as_json=False)
+        return status, json.loads((out / command.SUMMARY).read_text())
+
+    @property
+    def runs(self) -> list[str]:
+        return (self.folder / "runs").read_text().splitlines()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    root = tmp_path / "lab"
+    (root / "kernels" / "fragments").mkdir(parents=True)
+    (root / "kernels" / "fragments" / "base.config").touch()
+    (root / "lab.yaml").write_text(LAB)
+    program = tmp_path / "python"
+    program.write_text(RUN.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("VFIO_LAB_CACHE", str(tmp_path / "cache"))
+    base = PretendedBase(tmp_path)
+    monkeypatch.setattr(Base, "prepare", lambda *_, **__: base)
+    qemu = type("Qemu", (), {"description": "QEMU of a test"})
+    monkeypatch.setattr(command, "find_qemu", lambda *_: qemu)
+    return Bench(Lab.load(root), tmp_path, base)
+
+
+def ids(pairs: list[dict[str, Any]]) -> list[str]:
+    return [pair["rule"] for pair in pairs]
+
+
+def test_a_series_that_changes_nothing(bench: Bench) -> None:
+    status, found = bench.try_("cleans", "tidies")
+    assert status == 0
+    assert (found["broken"], found["mended"], found["unchanged"]) == ([], [], 3)
+    assert found["culprit"] is None
+    assert found["series"]["patches"] == ["[PATCH 1/2] vfio: cleans", "[PATCH 2/2] vfio: tidies"]
+    assert bench.runs == ["base", "cleans tidies"]
+
+
+def test_what_it_mends(bench: Bench) -> None:
+    status, found = bench.try_("mends")
+    assert status == 0
+    assert ids(found["mended"]) == ["OWN-2"]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_the_first_patch_that_breaks_it(
+    bench: Bench, capsys: pytest.CaptureFixture[str], place: int
+) -> None:
+    words = ["cleans", "tidies", "renames", "moves", "documents"]
+    words[place] = "breaks"
+    status, found = bench.try_(*words)
+    assert status == 1
+    assert ids(found["broken"]) == ["OWN-1"]
+    assert found["culprit"] == [place + 1, f"[PATCH {place + 1}/5] vfio: breaks"]
+    assert len(bench.runs) <= 2 + 3
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"first broken by patch {place + 1} of 5: [PATCH {place + 1}/5] vfio: breaks" in printed
+    assert "1 broken, 2 unchanged" in printed
+
+
+def test_a_single_patch_is_the_culprit_without_a_search(bench: Bench) -> None:
+    _, found = bench.try_("breaks")
+    assert found["culprit"] == [1, "[PATCH 1/1] vfio: breaks"]
+    assert bench.runs == ["base", "breaks"]
+
+
+def test_a_lost_guest_is_no_verdict(bench: Bench) -> None:
+    status, found = bench.try_("loses")
+    assert status == 2
+    assert ids(found["undecided"]) == ["OWN-3"]
+
+
+def test_the_base_is_tested_once(bench: Bench) -> None:
+    bench.try_("cleans")
+    bench.try_("tidies")
+    assert bench.runs == ["base", "cleans", "tidies"]
+    bench.base.key.append("another")
+    bench.try_("moves")
+    (bench.lab.root / "tests").mkdir()
+    (bench.lab.root / "tests" / "test_new.py").touch()
+    bench.try_("moves")
+    assert bench.runs[3:] == ["base", "moves", "base", "moves"]
+
+
+def test_quick_is_about_what_the_series_touches(bench: Bench) -> None:
+    _, found = bench.try_("cleans", quick=True)
+    wanted = set(concerned(["drivers/vfio/group.c"]))
+    assert {"OWN-2"} <= wanted
+    assert "MAP-1" not in wanted
+    assert found["unchanged"] == len(wanted & {"OWN-1", "OWN-2", "OWN-3"})
+
+
+def test_quick_without_a_rule_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "concerned", lambda _: [])
+    with pytest.raises(ConfigurationError, match="no rule of the contract"):
+        bench.try_("cleans", quick=True)
+
+
+def test_a_run_that_left_nothing(bench: Bench) -> None:
+    (bench.folder / "python").write_text("#!/bin/sh\nexit 2\n")
+    with pytest.raises(LabError, match="left no results"):
+        bench.try_("cleans")

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A series as it comes: with replies and older versions, cut short, or without message-ids."""
+
+import io
+import mailbox
+from pathlib import Path
+
+import pytest
+
+from lab.errors import ConfigurationError
+from lab.kernel.mail import read_series
+from lab.kernel.series import Series
+
+DIFF = """\
+---
+ drivers/vfio/{name}.c | 2 +-
+ 1 file changed, 1 insertion(+), 1 deletion(-)
+
+diff --git a/drivers/vfio/{name}.c b/drivers/vfio/{name}.c
+index 1111111..2222222 100644
+--- a/drivers/vfio/{name}.c
++++ b/drivers/vfio/{name}.c
+@@ -1 +1 @@
+-before
++after
+--
+2.39.5
+
+"""
+
+
+def mail(
+    subject: str,
+    body: str = "",
+    *,
+    number: int = 0,
+    version: int = 1,
+    reply: str = "",
+    ids: bool = True,
+) -> str:
+    """One message of an mbox."""
+    head = [
+        "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001",
+        "From: A Developer <dev@kernel.test>",
+        f"Date: Sun, {20 + version} Nov 2026 12:00:{number:02} +0000",
+        f"Subject: {subject}",
+    ]
+    if ids:
+        head.append(f"Message-Id: <v{version}-{number}@kernel.test>")
+    if reply:
+        head.append(f"In-Reply-To: <{reply}@kernel.test>")
+    return "\n".join([*head, "", body])
+
+
+def patch(subject: str, name: str, number: int, *, version: int = 1, ids: bool = True) -> str:
+    body = f"Say why.\n\nSigned-off-by: A Developer <dev@kernel.test>\n{DIFF.format(name=name)}"
+    return mail(subject, body, number=number, version=version, reply=f"v{version}-0", ids=ids)
+
+
+def two(version: int = 1, *, ids: bool = True) -> list[str]:
+    mark = "PATCH" if version == 1 else f"PATCH v{version}"
+    return [
+        patch(f"[{mark} 1/2] vfio: First", f"one{version}", 1, version=version, ids=ids),
+        patch(f"[{mark} 2/2] vfio: Second", f"two{version}", 2, version=version, ids=ids),
+    ]
+
+
+COVER = mail("[PATCH 0/2] vfio: Do both", "Both.\n\nbase-commit: 0123456789abcdef0123\n")
+
+
+def read(tmp_path: Path, *mails: str) -> Series:
+    file = tmp_path / "thread.mbox"
+    file.write_text("".join(mails))
+    return read_series(str(file))
+
+
+def subjects(series: Series) -> list[str]:
+    return [
+        line.removeprefix("Subject: ")
+        for each in series.patches
+        for line in each.decode().splitlines()
+        if line.startswith("Subject: ")
+    ]
+
+
+def test_a_thread_is_put_in_order(tmp_path: Path) -> None:
+    first, second = two()
+    series = read(tmp_path, COVER, second, first)
+    assert subjects(series) == ["[PATCH 1/2] vfio: First", "[PATCH 2/2] vfio: Second"]
+    assert series.files == ("drivers/vfio/one1.c", "drivers/vfio/two1.c")
+    assert series.letter is not None
+    assert series.letter.subject == "[PATCH 0/2] vfio: Do both"
+    assert series.letter.message_id == "v1-0@kernel.test"
+    assert series.base_commit == "0123456789abcdef0123"
+    assert subjects(series.first(1)) == ["[PATCH 1/2] vfio: First"]
+
+
+def test_the_newest_version_counts(tmp_path: Path) -> None:
+    series = read(tmp_path, COVER, *two(1), *two(2))
+    assert series.files == ("drivers/vfio/one2.c", "drivers/vfio/two2.c")
+
+
+def test_trailers_of_replies_are_taken(tmp_path: Path) -> None:
+    said = "> vfio: First\n\nReviewed-by: A Developer <dev@kernel.test>\n"
+    reply = mail("Re: [PATCH 1/2] vfio: First", said, number=9, reply="v1-1")
+    series = read(tmp_path, COVER, *two(), reply)
+    assert b"Reviewed-by: A Developer" in series.patches[0]
+    assert b"Reviewed-by:" not in series.patches[1]
+
+
+def test_a_missing_patch_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"patch 2/2 of v1 is missing"):
+        read(tmp_path, COVER, two()[0])
+
+
+def test_mail_without_message_ids(tmp_path: Path) -> None:
+    series = read(tmp_path, *two(ids=False))
+    assert subjects(series) == ["[PATCH 1/2] vfio: First", "[PATCH 2/2] vfio: Second"]
+
+
+def test_patches_without_numbers_are_taken_as_they_come(tmp_path: Path) -> None:
+    mails = [
+        patch(f"[PATCH] vfio: {word}", word, number, ids=False)
+        for number, word in enumerate(("zero", "one", "two"))
+    ]
+    series = read(tmp_path, *mails)
+    assert series.files == ("drivers/vfio/one.c", "drivers/vfio/two.c", "drivers/vfio/zero.c")
+    assert [text.split()[-1] for text in subjects(series)] == ["zero", "one", "two"]
+
+
+def test_a_folder_of_patches(tmp_path: Path) -> None:
+    for number, text in enumerate([COVER, *two(ids=False)]):
+        (tmp_path / f"{number:04}-x.patch").write_text(text)
+    (tmp_path / "notes.txt").write_text("not mail")
+    assert len(read_series(str(tmp_path)).patches) == 2
+
+
+def test_a_maildir(tmp_path: Path) -> None:
+    box = mailbox.Maildir(tmp_path / "mail")
+    for text in (COVER, *two()):
+        box.add(text.partition("\n")[2].encode())
+    assert len(read_series(str(tmp_path / "mail")).patches) == 2
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO("".join([COVER, *two()]).encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+    series = read_series("-")
+    assert len(series.patches) == 2
+    assert series.name == "standard input"
+
+
+@pytest.mark.parametrize(("content", "words"), [(COVER, "holds no patch"), ("", "holds no patch")])
+def test_mail_without_a_patch(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        read(tmp_path, content)
+
+
+def test_a_place_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file"):
+        read_series(str(tmp_path / "none.mbox"))
