@@ -85,7 +85,13 @@ def _resolved(
     waiting = [source.deb]
     while waiting:
         name = waiting.pop()
-        found[name] = archive.resolve(name, *suites, update=update and not found)
+        try:
+            found[name] = archive.resolve(name, *suites, update=update and not found)
+        except ConfigurationError:
+            # An old kernel leaves the archive part by part; what has to be there is seen later.
+            if not found:
+                raise
+            continue
         needs = archive.depends(found[name])
         waiting += [need for need in needs if _PART.match(need) and need not in found]
     cache.remember("parts", asked, {"packages": [asdict(part) for part in found.values()]})
@@ -111,7 +117,7 @@ def _kernel(name: str, entry: Entry) -> Kernel:
     return Kernel(
         name=name,
         bzimage=entry.path / "bzImage",
-        config=entry.path / "config",
+        config=config if (config := entry.path / "config").is_file() else None,
         vmlinux=None,
         headers=None,
         release=entry.provenance["release"],
@@ -136,13 +142,15 @@ def _keep(root: Path, package: Package, folder: Path) -> str:
     images = [*root.glob("boot/vmlinuz-*"), *root.glob("lib/modules/*/vmlinuz")]
     configs = [*root.glob("boot/config-*"), *root.glob("lib/modules/*/config")]
     releases = [file.parent for file in root.glob("lib/modules/*/modules.builtin")]
-    if not images or not configs or not releases:
+    if not images or not releases:
         raise ConfigurationError(
-            f"{package.name} {package.version} and what it depends on hold no kernel with modules",
-            hint="expected a package such as linux-image-amd64",
+            f"{package.name} {package.version} and what the archive still has of what it depends "
+            "on hold no kernel with modules",
+            hint="expected a package such as linux-image-amd64, or a newer one",
         )
     run([_DEPMOD, "-b", root, releases[0].name])
     images[0].rename(folder / "bzImage")
-    configs[0].rename(folder / "config")
+    if configs:
+        configs[0].rename(folder / "config")
     (folder / modules.ARCHIVE).write_bytes(modules.archive(releases[0], WANTED))
     return releases[0].name
