@@ -299,15 +299,17 @@ def _write(report: Report, folder: Path) -> None:
 
 def _show(report: Report, folder: Path, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    for heading in ("mutant", "rule", "", "by"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("mutant", "rule", ""):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("by", overflow="fold")
     table.add_column("s", justify="right", no_wrap=True)
     for finding in report.findings:
         by = short(finding.killed_by) or _first(finding.message)
         fate = Text(finding.fate, finding.fate.style)
         if finding.fate is Fate.ELSEWHERE:
             by = f"{finding.killed_by_rule} {by}"
-        table.add_row(finding.mutant, finding.rule, fate, printable(by), f"{finding.seconds:.1f}")
+        seconds = f"{finding.seconds:.1f}"
+        table.add_row(finding.mutant, finding.rule, fate, Text(printable(by)), seconds)
     if report.findings:
         console.print(table)
     killed = sum(finding.fate is Fate.KILLED for finding in report.findings)

@@ -46,7 +46,7 @@ words = sys.argv[1:]
 option = lambda name: [b for a, b in zip(words, words[1:]) if a == name]
 wrong = dict(line.split() for line in Path(option("--kernel")[0]).read_text().splitlines())
 tests = [
-    dict(id=f"tests/test_x.py::test_{{rule}}", suite="contract", rule=rule, duration=0.5,
+    dict(id=f"tests/test_x.py::test_{{rule}}[iommufd]", suite="contract", rule=rule, duration=0.5,
          verdict=wrong.get(rule, "kept"), message="it is broken" if rule in wrong else "")
     for rule in option("--rule")
 ]
@@ -122,13 +122,16 @@ def run(lab: Lab, tmp_path: Path, *names: str) -> tuple[int, list[dict[str, Any]
     return status, json.loads((out / "mutants.json").read_text())["findings"]
 
 
-def test_one_that_its_own_rule_notices_is_killed(lab: Lab, write: Write, tmp_path: Path) -> None:
+def test_one_that_its_own_rule_notices_is_killed(
+    lab: Lab, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write("own3-open", "OWN-3", "OWN-3 broken")
     status, (found,) = run(lab, tmp_path)
     assert status == 0
-    assert (found["fate"], found["killed_by"]) == ("killed", "tests/test_x.py::test_OWN-3")
+    assert (found["fate"], found["killed_by"]) == ("killed", "tests/test_x.py::test_OWN-3[iommufd]")
     assert found["message"] == "it is broken"
     assert found["folder"] == "own3-open/own"
+    assert "test_x.py::test_OWN-3[iommufd]" in capsys.readouterr().out
 
 
 def test_one_that_only_another_rule_notices_is_not_its_own_rules(
