@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The user-space API of a source, without a kernel that is built of it."""
 
-import os
 from pathlib import Path
 
 from lab.cache import Cache
-from lab.kernel.build import RECIPE
+from lab.kernel.build import RECIPE, export_headers
 from lab.kernel.source import Identity
 from lab.proc import run
 from lab.progress import Progress
@@ -17,15 +16,9 @@ def headers_of(identity: Identity, cache: Cache, progress: Progress) -> Path:
     def maker(folder: Path) -> None:
         objects = folder / "objects"
         objects.mkdir()
-        jobs = len(os.sched_getaffinity(0))
-        make = ["make", "-C", str(identity.tree()), f"O={objects}", "ARCH=x86_64", f"-j{jobs}"]
+        make = ["make", "-C", str(identity.tree()), f"O={objects}", "ARCH=x86_64"]
         with progress.step(f"export headers of {identity.title}"):
-            run([*make, "headers"])
-        exported = objects / "usr" / "include"
-        for header in sorted(exported.rglob("*.h")):
-            target = folder / "include" / header.relative_to(exported)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            header.rename(target)
+            export_headers(make, objects, folder / "include")
         run(["rm", "-rf", objects])
 
     inputs = {"recipe": RECIPE, **identity.inputs}
