@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from lab.proc import disk_full
 PROVENANCE = "provenance.json"
 WORK = "work"  # the kind of all work places
 _UNFINISHED = "unfinished"
+_PATIENCE = 2.0  # seconds for which nobody is told that a lock is held
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ def size_of(path: Path, *, linked: bool = True) -> int:
 class Cache:
     """The user's cache folder, shared by all labs and by several runs at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, on_wait: Callable[[str], None] | None = None) -> None:
         self.root = root
+        self._on_wait = on_wait or _tell
+        """Called once with words for the user who waits for another run."""
 
     @classmethod
     def of_user(cls) -> "Cache":
@@ -186,8 +190,16 @@ class Cache:
         """Wait for, and hold, a lock that every process of this user sees."""
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{name}.lock"):
+        lock = FileLock(folder / f"{name}.lock")
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            self._on_wait(f"waiting for another vfio-lab that is at work on {name}")
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def recall(self, kind: str, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
         """A small fact that `remember` kept under these inputs, or None."""
@@ -289,3 +301,7 @@ class Cache:
                     hint="name a folder of your own in VFIO_LAB_CACHE",
                 ) from error
             raise
+
+
+def _tell(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)

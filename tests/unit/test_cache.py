@@ -225,3 +225,22 @@ def test_what_a_work_place_shares_is_not_counted_twice(cache: Cache, tmp_path: P
     with cache.work_place(INPUTS, link):
         pass
     assert cache.entries()[0].size() < 1 << 16
+
+
+def test_who_waits_for_a_lock_is_told_once(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.cache._PATIENCE", 0.05)
+    heard: list[str] = []
+    holder = python(
+        cache,
+        """
+        with cache.lock("place"):
+            print("held", flush=True)
+            time.sleep(1)
+        """,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with Cache(cache.root, heard.append).lock("place"):
+            pass
+    assert heard == ["waiting for another vfio-lab that is at work on place"]
