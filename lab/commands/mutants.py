@@ -7,9 +7,8 @@ one is compiled while the tests of the one before run in a process of their own.
 
 import json
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -23,15 +22,15 @@ from rich.text import Text
 
 from lab.cache import Cache
 from lab.cell import Choice
+from lab.commands.child import record_of, run_of
 from lab.config import Lab, known
 from lab.contract import rules
 from lab.errors import BuildError, ConfigurationError, LabError
 from lab.kernel import Kernel
 from lab.kernel.incremental import Base
 from lab.kernel.series import Series
-from lab.proc import background
 from lab.progress import Progress
-from lab.results.folder import RESULTS, RunFolder
+from lab.results.folder import RunFolder
 from lab.results.layout import line
 from lab.results.record import RunRecord, TestRecord
 from lab.results.text import printable
@@ -41,7 +40,6 @@ FOLDER = Path("kernels/mutants")
 SUMMARY = "mutants.json"
 SCHEMA = 1
 _BREAKS = re.compile(r"^A mutant that breaks (?P<rule>\S+) of the contract\b", re.MULTILINE)
-_GRACE = 30.0  # seconds in which a run ends its guests and writes its report
 _TRIES = 2  # a lost guest proves nothing
 _UNPATCHED = "unpatched"
 
@@ -142,7 +140,7 @@ def hunt(lab: Lab, choice: Choice, names: Sequence[str], *, out: Path | None, as
     folder = RunFolder.create(out).path
     report = Report(base.kernel.name, choice.machine or lab.run.machine)
     try:
-        _Hunt(lab, base, report, folder, progress).run(mutants)
+        _Hunt(lab, base, choice.machine, report, folder, progress).run(mutants)
         report.finished = True
     finally:
         _write(report, folder)
@@ -157,6 +155,7 @@ def hunt(lab: Lab, choice: Choice, names: Sequence[str], *, out: Path | None, as
 class _Hunt:
     lab: Lab
     base: Base
+    machine: str | None  # None: that of the run, and for some tests the one that they ask for
     report: Report
     folder: Path
     progress: Progress
@@ -228,29 +227,20 @@ class _Hunt:
             folder=place,
         )
 
-    @contextmanager
-    def _tests(self, kernel: Kernel, place: str, wanted: Sequence[str]) -> Iterator[Popen[str]]:
+    def _tests(
+        self, kernel: Kernel, place: str, wanted: Sequence[str]
+    ) -> AbstractContextManager[Popen[str]]:
         """A run of these rules' tests, beside this process."""
-        out = self.folder / place
-        out.parent.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "lab", "run", "--json", "--lab", str(self.lab.root)]
-        argv += ["--kernel", str(kernel.bzimage), "--machine", self.report.machine]
-        argv += ["--out", str(out)]
-        argv += ["--first", *(word for rule in wanted for word in ("--rule", rule))]
-        with background(argv, out.parent / f"{out.name}.log", grace=_GRACE) as process:
-            yield process
+        words = ["--first", *(word for rule in wanted for word in ("--rule", rule))]
+        words += ["--machine", self.machine] if self.machine else []
+        return run_of(self.lab, kernel, self.folder / place, words)
 
     def _tested(self, kernel: Kernel, place: str, wanted: Sequence[str]) -> RunRecord:
         with self._tests(kernel, place, wanted) as process:
             return self._record(process, place)
 
     def _record(self, process: Popen[str], place: str) -> RunRecord:
-        """What became of a run. Raises LabError where it left nothing."""
-        process.wait()
-        folder = self.folder / place
-        if not (folder / RESULTS).exists():
-            raise LabError(f"a run left no results: see {folder}.log")
-        return RunFolder(folder).read()
+        return record_of(process, self.folder / place)
 
     def _must_be_green(self, record: RunRecord) -> None:
         """Raises LabError: of a test that fails anyway nothing can be learned."""
