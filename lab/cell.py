@@ -18,7 +18,7 @@ from lab.agent import install
 from lab.agent.process import Process
 from lab.cache import Cache
 from lab.condition import Condition
-from lab.config import Lab, Machine
+from lab.config import DeviceModel, Lab, Machine
 from lab.deadline import Deadline
 from lab.guest import (
     COMMAND_LINE,
@@ -177,10 +177,15 @@ class Cell:
             guest = stack.enter_context(boot(order, self._hypervisor, folder, deadline))
             install.push(guest, self._agent)
             hands = stack.enter_context(install.start(guest, "the lab's own agent"))
+            places = {role: Device(role, guest.addresses[role]) for role in guest.devices}
+            for role, device in places.items():
+                if guest.devices[role].model is DeviceModel.PCI_BRIDGE:
+                    # its hot-plug controller's driver (shpchp) would own the group behind it
+                    device.set_driver(hands, None)
             devices = {
-                role: Device(role, guest.addresses[role])
-                for role, device in guest.devices.items()
-                if not device.model.is_bus
+                role: device
+                for role, device in places.items()
+                if not guest.devices[role].model.is_bus
             }
             for role, device in devices.items():
                 driver = guest.devices[role].model.driver
