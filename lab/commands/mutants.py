@@ -181,7 +181,7 @@ class _Hunt:
     def _built(self, mutant: Mutant) -> Kernel | None:
         """The mutant's kernel, or None where its patch is at fault: that is noted."""
         try:
-            return self.base.build(mutant.series)
+            return self.base.build(mutant.series, symbols=False)
         except (BuildError, ConfigurationError) as error:
             self._note(Finding(mutant.name, mutant.rule, Fate.TROUBLE, message=str(error)))
             return None

@@ -61,17 +61,26 @@ class Base:
         plan, kernel = prepare_from_source(spec, lab, cache, progress, update=update)
         return cls(plan, kernel, cache, progress)
 
-    def build(self, series: Series) -> Kernel:
+    def build(self, series: Series, *, symbols: bool = True) -> Kernel:
         """The base with a series on it, from the cache or built into it.
 
-        Raises ConfigurationError for a series that does not apply, or breaks a fragment's wish;
-        BuildError that names the first patch that does not compile.
+        Without `symbols` no vmlinux is kept, which is many times as large as all the rest. Raises
+        ConfigurationError for a series that does not apply, or breaks a fragment's wish; BuildError
+        that names the first patch that does not compile.
         """
-        inputs = {"recipe": RECIPE, "base": self.kernel.key, "series": series.inputs}
+        inputs = {
+            "recipe": RECIPE,
+            "base": self.kernel.key,
+            "series": series.inputs,
+            "symbols": symbols,
+        }
 
         def maker(folder: Path) -> Mapping[str, Any]:
             with self._work_place() as place:
-                return place.build(series, folder)
+                seen = place.build(series, folder)
+            if not symbols:
+                (folder / "vmlinux").unlink()
+            return seen
 
         return kernel_of(f"{self.kernel.name} with {series.name}", self._made(inputs, maker))
 

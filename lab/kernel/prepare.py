@@ -226,7 +226,7 @@ def kernel_of(name: str, entry: Entry) -> Kernel:
         name=name,
         bzimage=entry.path / "bzImage",
         config=entry.path / "config",
-        vmlinux=entry.path / "vmlinux",
+        vmlinux=vmlinux if (vmlinux := entry.path / "vmlinux").is_file() else None,
         headers=entry.path / "headers",
         release=provenance["release"],
         build_id=provenance["build_id"],

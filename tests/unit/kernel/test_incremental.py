@@ -186,6 +186,16 @@ def test_a_second_time_nothing_is_made(base: Base, series: Write, compiled: Comp
     assert compiled() == []
 
 
+def test_symbols_are_kept_unless_nobody_wants_them(base: Base, series: Write) -> None:
+    vmlinux = base.build(series("a", ONE)).vmlinux
+    assert vmlinux is not None
+    assert vmlinux.is_file()
+    bare = base.build(series("a", ONE), symbols=False)
+    assert bare.vmlinux is None
+    assert bare.bzimage.is_file()
+    assert not (bare.bzimage.parent / "vmlinux").exists()
+
+
 def test_when_a_mail_was_sent_makes_no_other_kernel(
     base: Base, series: Write, compiled: Compiled
 ) -> None:
