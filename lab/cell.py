@@ -42,6 +42,7 @@ class Choice:
 
     kernel: str | None = None
     machine: str | None = None
+    suites_machine: str | None = None  # for where no machine was asked for
     image: str | None = None
     qemu: Path | None = None
     qemu_arguments: tuple[str, ...] = ()
@@ -90,7 +91,7 @@ class Cell:
         self.lab = lab
         self.choice = choice
         self.folder = folder
-        self.machine_name = choice.machine or lab.run.machine
+        self.machine_name = choice.machine or choice.suites_machine or lab.run.machine
         self.machine = lab.machine(self.machine_name)
         self.qemu = find_qemu(choice.qemu, cache)
         check_machine(self.machine, self.qemu)  # before a kernel is built for it

@@ -158,7 +158,8 @@ def _machine_for(config: pytest.Config, item: pytest.Item) -> str | None:
     wanted = str(mark.args[0])
     session = config.stash.get(_SESSION, None)
     asked = session.choice.machine if session else config.option.machine
-    if wanted == (asked or lab.run.machine):
+    own = session.cell.machine_name if session and session.cell else lab.run.machine
+    if wanted == (asked or own):
         return None
     if asked:
         raise not_applicable(f"this is about machine {wanted}, and the run is on {asked} alone")
@@ -219,9 +220,11 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     suites = dict.fromkeys(i.stash[_SUITE] for i in session.items if _SUITE in i.stash)
     choice = choice_of(config)
     try:
+        if not choice.machine:
+            choice = replace(choice, suites_machine=lab.machine_for(suites))
         run = Session(
             lab,
-            replace(choice, machine=choice.machine or lab.machine_for(suites)),
+            choice,
             Progress(),
             out=config.option.out,
             selection=config.invocation_params.args,

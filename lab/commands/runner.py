@@ -43,7 +43,8 @@ def run_suites(
 ) -> int:
     """Run suites and report; returns the exit status."""
     paths = [lab.path(lab.suite(name).tests) for name in selection.suites]
-    choice = replace(choice, machine=choice.machine or lab.machine_for(selection.suites))
+    if not choice.machine:
+        choice = replace(choice, suites_machine=lab.machine_for(selection.suites))
     progress = Progress()
     words = [*selection.suites, *selection.words()]
     session = Session(lab, choice, progress, out=out, selection=words)

@@ -187,10 +187,11 @@ def test_a_second_time_nothing_is_made(base: Base, series: Write, compiled: Comp
 
 
 def test_symbols_are_kept_unless_nobody_wants_them(base: Base, series: Write) -> None:
-    vmlinux = base.build(series("a", ONE)).vmlinux
+    mails = series("a", ONE)
+    vmlinux = base.build(mails).vmlinux
     assert vmlinux is not None
     assert vmlinux.is_file()
-    bare = base.build(series("a", ONE), symbols=False)
+    bare = base.build(mails, symbols=False)
     assert bare.vmlinux is None
     assert bare.bzimage.is_file()
     assert not (bare.bzimage.parent / "vmlinux").exists()
