@@ -23,7 +23,7 @@ from lab.testing import contract, raises_errno
 from lab.vfio.device import Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import Container, Iommufd
-from lab.vfio.modes import CONTAINER_MODES, open_device
+from lab.vfio.modes import container_path, open_device
 
 IOVA = 0x10_0000
 ELSEWHERE = 0x1000_0000
@@ -171,14 +171,18 @@ def test_whose_limit_it_is(
     mode: Mode,
 ) -> None:
     """A second process of that user: an iommufd finds the user's share used up, type1 the
-    process's own untouched."""
+    process's own untouched.
+
+    iommufd/main.c: iommufd_fops_open(), an iommufd opened as /dev/vfio/vfio counts as type1 does.
+    """
     other = new_user()
+    by_user = mode is Mode.IOMMUFD or container_path(other, mode) == Iommufd.PATH
     with (
         _mapped_to_the_limit(user, edu, mode),
         open_device(other, resettable, mode) as opened,
         other.mmap(PAGE) as memory,
     ):
-        if mode not in CONTAINER_MODES:
+        if by_user:
             with raises_errno(ENOMEM):
                 opened.space.map(IOVA, memory)
             _end(hands, user)
