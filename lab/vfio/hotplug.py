@@ -51,6 +51,9 @@ class Slot:
             if deadline.passed:
                 raise InfrastructureError(f"the guest did not see {role} in {_SOON:.0f} s")
             time.sleep(_POLL)
+        # It is seen before drivers may have it, pci_bus_add_device(). Both happen under the lock
+        # that a rescan waits for.
+        self.hands.write_text(f"{self.port.sysfs}/pci_bus/{self._bus()}/rescan", "1")
         return Device(role, found[0])
 
     def press_the_button(self, device: Device) -> None:
