@@ -102,7 +102,8 @@ def _title(subject: str) -> str:
 def _cell(cell: Cell | None) -> Text:
     if cell is None:
         return Text("")
-    total = len(cell.tests)
+    applicable = [test for test in cell.tests if test.verdict is not Verdict.NOT_APPLICABLE]
+    total = len(applicable or cell.tests)
     share = "" if total == 1 else f" {cell.count}"
     rest = "" if cell.count == total else f"/{total}"
     return Text(cell.verdict.mark.text + share + rest, cell.verdict.mark.style)

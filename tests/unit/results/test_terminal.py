@@ -31,6 +31,13 @@ def test_a_cell_shows_the_worst_and_how_many(record: RunRecord, broken: TestReco
     assert row(text, "SRV-1").split()[-2:] == ["skip", "skip"]
 
 
+def test_what_does_not_apply_is_no_share_of_a_cell(record: RunRecord, broken: TestRecord) -> None:
+    kept = replace(broken, verdict=Verdict.KEPT)
+    none = replace(broken, verdict=Verdict.NOT_APPLICABLE)
+    assert row(rendered(replace(record, tests=(kept, none))), "OWN-3").split()[-1] == "kept"
+    assert row(rendered(replace(record, tests=(none, none))), "OWN-3").split()[-2:] == ["n/a", "2"]
+
+
 def test_rows_follow_the_contract(record: RunRecord) -> None:
     subjects = [line.split()[0] for line in rendered(record).splitlines()[3:10]]
     assert subjects == ["OWN-3", "MAP-6", "DMA-1", "LIFE-4", "NOIO-1", "SRV-1", "selftests"]
