@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`vfio-lab series`: what a patch series breaks, and what it mends."""
 
+import email
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -216,8 +217,6 @@ def _digest(lab: Lab) -> str:
 
 
 def _subject(patch: bytes) -> str:
-    import email  # noqa: PLC0415
-
     return str(email.message_from_bytes(patch.partition(b"\n")[2])["Subject"])
 
 
