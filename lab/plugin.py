@@ -271,6 +271,13 @@ def machine(testbed: Testbed) -> Machine:
 
 
 @pytest.fixture
+def release(testbed: Testbed) -> tuple[int, int]:
+    """Major and minor version of the kernel under test."""
+    major, minor = testbed.hands.read_text("/proc/sys/kernel/osrelease").split(".")[:2]
+    return int(major), int(minor.partition("-")[0])
+
+
+@pytest.fixture
 def devices(testbed: Testbed) -> Mapping[str, Device]:
     """The devices under test by their role in the machine."""
     return testbed.devices

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 import lab as package
+from lab import deviations
 from lab.cache import Cache
 from lab.cell import Choice
 from lab.commands.child import record_of_run
@@ -156,7 +157,9 @@ class _Trial:
         """The first patch after which one of these tests fails, by bisection."""
         known = {pair.test.id for pair in bad}
         wanted = sorted({pair.test.rule for pair in bad if pair.test.rule})
-        words = [word for rule in wanted for word in ("--rule", rule)] + self._platform()
+        words = [word for rule in wanted for word in ("--rule", rule)] + _platform(self.choice)
+        if not all(pair.test.rule for pair in bad):
+            words = list(self.words)
         good, broken = 0, len(series.patches)
         while broken - good > 1:
             middle = (good + broken) // 2
@@ -164,12 +167,14 @@ class _Trial:
             with self.progress.step(f"test the first {middle} patches"):
                 place = self.folder / f"first-{middle}"
                 record = record_of_run(self.lab, kernel, place, words)
-            fails = any(test.verdict.is_trouble and test.id in known for test in record.tests)
+            asked = [test for test in record.tests if test.id in known]
+            if lost := [test.message for test in asked if test.exit_status == 2]:
+                raise LabError("\n".join(lost), hint=f"no patch can be blamed; see {place}")
+            if not asked:
+                raise LabError("none of the broken tests ran again", hint=f"see {place}")
+            fails = any(test.exit_status == 1 for test in asked)
             good, broken = (good, middle) if fails else (middle, broken)
         return broken, _subject(series.patches[broken - 1])
-
-    def _platform(self) -> list[str]:
-        return _platform(self.choice)
 
 
 def _words(choice: Choice, order: Order, series: Series) -> tuple[str, ...]:
@@ -208,7 +213,9 @@ def concerned(files: Iterable[str]) -> list[str]:
 
 def _digest(lab: Lab) -> str:
     """Of everything of the lab's own that decides a test's verdict."""
-    digest = hashlib.sha256((lab.root / "lab.yaml").read_bytes())
+    digest = hashlib.sha256()
+    for file in (lab.root / "lab.yaml", lab.root / deviations.FILE):
+        digest.update(file.read_bytes() if file.exists() else b"")
     for folder in (Path(package.__file__).parent, lab.root / "tests", lab.root / "images"):
         for file in sorted(folder.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:

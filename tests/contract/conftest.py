@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import pytest
 
 from lab.agent.process import Process
-from lab.cell import Testbed
 from lab.config import Machine
 from lab.contract import Mode
 from lab.testing import not_applicable
@@ -105,10 +104,3 @@ def other_sibling(devices: Mapping[str, Device]) -> Device:
 def nic(devices: Mapping[str, Device]) -> Device:
     """The network card of that group; its own driver has it."""
     return devices["nic0"]
-
-
-@pytest.fixture
-def release(testbed: Testbed) -> tuple[int, int]:
-    """Major and minor version of the kernel under test."""
-    major, minor = testbed.hands.read_text("/proc/sys/kernel/osrelease").split(".")[:2]
-    return int(major), int(minor.partition("-")[0])

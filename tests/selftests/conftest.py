@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from lab.cache import Cache
-from lab.cell import Testbed
 from lab.errors import LabError
 from lab.plugin import asked_for
 from lab.programs import selftests
@@ -50,13 +49,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except LabError as error:
         raise pytest.Collector.CollectError(str(error)) from error
     metafunc.parametrize("case", [_parameter(case) for case in cases])
-
-
-@pytest.fixture
-def release(testbed: Testbed) -> tuple[int, int]:
-    """Major and minor version of the kernel under test."""
-    major, minor = testbed.hands.read_text("/proc/sys/kernel/osrelease").split(".")[:2]
-    return int(major), int(minor.partition("-")[0])
 
 
 def _parameter(case: Case) -> object:

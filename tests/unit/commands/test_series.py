@@ -44,7 +44,7 @@ diff --git a/drivers/vfio/group.c b/drivers/vfio/group.c
 +{word}
 """
 # A run of a kernel whose file holds the words of its patches; "breaks" breaks OWN-1, "mends" mends
-# OWN-2, which is broken without it, and "loses" loses a guest.
+# OWN-2, which is broken without it, and "loses" loses a guest; so does "hides" until it "breaks".
 RUN = """#!{python}
 import json, sys
 from pathlib import Path
@@ -52,7 +52,7 @@ words = sys.argv[1:]
 option = lambda name: [b for a, b in zip(words, words[1:]) if a == name]
 patches = Path(option("--kernel")[0]).read_text().split()
 verdicts = dict(
-    [("OWN-1", "broken" if "breaks" in patches else "kept"),
+    [("OWN-1", "broken" if "breaks" in patches else "guest-lost" if "hides" in patches else "kept"),
      ("OWN-2", "kept" if "mends" in patches else "broken"),
      ("OWN-3", "guest-lost" if "loses" in patches else "kept")])
 wanted = option("--rule") or list(verdicts)
@@ -180,6 +180,11 @@ def test_a_single_patch_is_the_culprit_without_a_search(bench: Bench) -> None:
     assert bench.runs == ["base", "breaks"]
 
 
+def test_no_patch_is_blamed_for_a_lost_guest(bench: Bench) -> None:
+    with pytest.raises(LabError, match="OWN-1 is guest-lost"):
+        bench.try_("cleans", "hides", "tidies", "breaks")
+
+
 def test_a_lost_guest_is_no_verdict(bench: Bench) -> None:
     status, found = bench.try_("loses")
     assert status == 2
@@ -195,7 +200,10 @@ def test_the_base_is_tested_once(bench: Bench) -> None:
     (bench.lab.root / "tests").mkdir()
     (bench.lab.root / "tests" / "test_new.py").touch()
     bench.try_("moves")
-    assert bench.runs[3:] == ["base", "moves", "base", "moves"]
+    (bench.lab.root / "kernels" / "known.yaml").touch()
+    (bench.lab.root / "kernels" / "known.yaml").write_text("# of none")
+    bench.try_("moves")
+    assert bench.runs[3:] == ["base", "moves"] * 3
 
 
 def test_quick_is_about_what_the_series_touches(bench: Bench) -> None:
