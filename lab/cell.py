@@ -31,6 +31,9 @@ from lab.guest import (
     check_machine,
     find_qemu,
 )
+from lab.kernel import Kernel
+from lab.kernel.incremental import Base
+from lab.kernel.series import Series
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.vfio.device import Device
@@ -41,6 +44,7 @@ class Choice:
     """What was asked for; None stands for what lab.yaml's `run` says."""
 
     kernel: str | None = None
+    series: Series | None = None  # put on that kernel
     machine: str | None = None
     suites_machine: str | None = None  # for where no machine was asked for
     image: str | None = None
@@ -82,6 +86,31 @@ class Testbed:
         self._stack.close()
 
 
+def series_of(place: str | None, patches: int | None = None) -> Series | None:
+    """The series in a file, of it the first `patches`; None where no file is named.
+
+    Raises as `read_series` does.
+    """
+    if not place:
+        return None
+    from lab.kernel.mail import read_series  # noqa: PLC0415 (b4 takes 0.3 s, and most do without)
+
+    series = read_series(place)
+    return series.first(patches) if patches is not None else series
+
+
+def prepare_kernel(lab: Lab, choice: Choice, cache: Cache, progress: Progress) -> Kernel:
+    """The kernel of a choice, with its series on it, from the cache or built into it.
+
+    Raises as `kernel.prepare` and `Base.build` do.
+    """
+    spec = choice.kernel or lab.run.kernel
+    if choice.series:
+        base = Base.prepare(spec, lab, cache, progress, update=choice.update)
+        return base.build(choice.series)
+    return kernel.prepare(spec, lab, cache, progress, update=choice.update)
+
+
 class Cell:
     """Prepared in `__init__`, which may build for minutes; guests live inside the `with`."""
 
@@ -95,8 +124,7 @@ class Cell:
         self.machine = lab.machine(self.machine_name)
         self.qemu = find_qemu(choice.qemu, cache)
         check_machine(self.machine, self.qemu)  # before a kernel is built for it
-        wanted = choice.kernel or lab.run.kernel
-        self.kernel = kernel.prepare(wanted, lab, cache, progress, update=choice.update)
+        self.kernel = prepare_kernel(lab, choice, cache, progress)
         name = choice.image or lab.run.image
         self.image = image.prepare(name, lab, cache, progress, update=choice.update)
         self._agent = install.binary(cache)

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lab.errors import LabError
+from lab.errors import ConfigurationError, LabError
 
 # A command imports what it needs when it is called: `vfio-lab run` has QEMU started before most of
 # Python's packages are loaded, and `--help` loads none of them.
@@ -30,6 +30,15 @@ Kernel = Annotated[
     str | None,
     typer.Option(help="A kernel of lab.yaml, with +FRAGMENT after it, or a path to a bzImage."),
 ]
+SeriesFile = Annotated[
+    str | None,
+    typer.Option(
+        "--series", metavar="FILE", help="Patches for it: an mbox, a maildir, a folder, or -."
+    ),
+]
+Patches = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Of the series only the first N.")
+]
 Machine = Annotated[str | None, typer.Option(help="A machine of lab.yaml.")]
 Image = Annotated[str | None, typer.Option(help="An image of lab.yaml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -46,6 +55,8 @@ Update = Annotated[bool, typer.Option("--update", help="Look for newer packages 
 def run(
     lab_folder: LabFolder = None,
     kernel: Kernel = None,
+    series_file: SeriesFile = None,
+    patches: Patches = None,
     machine: Machine = None,
     image: Image = None,
     suite: Annotated[
@@ -79,13 +90,14 @@ def run(
     Exit status: 0 nothing is broken; 1 the kernel broke a rule or crashed; 2 the lab, its
     configuration or the infrastructure failed.
     """
-    from lab.cell import Choice
+    from lab.cell import Choice, series_of
     from lab.commands.runner import Selection, run_suites
     from lab.config import Lab
 
     lab = Lab.find(lab_folder)
     choice = Choice(
         kernel=kernel,
+        series=series_of(series_file, patches),
         machine=machine,
         image=image,
         qemu=qemu,
@@ -145,17 +157,28 @@ def explain(
 @app.command()
 def series(
     place: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="FILE", help="An mbox, a maildir, a folder of *.patch, or - for standard input."
+            metavar="[FILE]",
+            help="An mbox, a maildir, a folder of *.patch, a message-id, or - for standard input.",
         ),
-    ],
+    ] = None,
     lab_folder: LabFolder = None,
     kernel: Annotated[str | None, typer.Option(help="The kernel that it is put on.")] = None,
     machine: Machine = None,
     image: Image = None,
+    tree: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A branch of this git tree; it is only read.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="REF", help="What the branch stands on.")
+    ] = None,
+    head: Annotated[str, typer.Option(metavar="REF", help="The branch.")] = "HEAD",
     quick: Annotated[
         bool, typer.Option("--quick", help="Only the rules whose code the series touches.")
+    ] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="Build, boot and test each patch on its own, too.")
     ] = False,
     suite: Annotated[
         list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")
@@ -182,6 +205,7 @@ def series(
     from lab.commands.runner import Selection
     from lab.commands.series import Order, try_series
     from lab.config import Lab
+    from lab.kernel.branch import Branch
 
     choice = Choice(
         kernel=kernel, machine=machine, image=image, qemu=qemu, boot_timeout=boot_timeout
@@ -189,7 +213,15 @@ def series(
     selection = Selection(
         suites=tuple(suite or ()), rules=tuple(rule or ()), modes=tuple(mode or ()), keyword=keyword
     )
-    order = Order(place, selection, quick=quick)
+    if tree and base and not place:
+        source: str | Branch = Branch(tree.expanduser(), base, head)
+    elif place and not tree and not base:
+        source = place
+    else:
+        raise ConfigurationError(
+            "a series is a FILE, or a branch", hint="series FILE, or --tree DIR --base REF"
+        )
+    order = Order(source, selection, quick=quick, each=each)
     sys.exit(try_series(Lab.find(lab_folder), choice, order, out=out, as_json=as_json))
 
 
@@ -256,6 +288,8 @@ def doctor(
 def shell(
     lab_folder: LabFolder = None,
     kernel: Kernel = None,
+    series_file: SeriesFile = None,
+    patches: Patches = None,
     machine: Machine = None,
     image: Image = None,
     sh: Annotated[bool, typer.Option("--sh", help="A shell in the guest, not Python.")] = False,
@@ -264,12 +298,13 @@ def shell(
     boot_timeout: BootTimeout = 120.0,
 ) -> None:
     """Boot a guest and give a Python prompt with the agent at hand, or a shell in it."""
-    from lab.cell import Choice
+    from lab.cell import Choice, series_of
     from lab.commands.shell import open_shell
     from lab.config import Lab
 
     choice = Choice(
         kernel=kernel,
+        series=series_of(series_file, patches),
         machine=machine,
         image=image,
         qemu=qemu,
@@ -290,6 +325,8 @@ def execute_(
     ] = None,
     lab_folder: LabFolder = None,
     kernel: Kernel = None,
+    series_file: SeriesFile = None,
+    patches: Patches = None,
     machine: Machine = None,
     image: Image = None,
     device: Annotated[
@@ -315,13 +352,14 @@ def execute_(
     Exit status: 0 it succeeded; 1 it failed, by its exit status or a test of its KTAP, it did not
     end in time, or the kernel complained; 2 it does not compile, or the lab failed.
     """
-    from lab.cell import Choice
+    from lab.cell import Choice, series_of
     from lab.commands.execute import Order, execute
     from lab.config import Lab, known
     from lab.contract import Mode
 
     choice = Choice(
         kernel=kernel,
+        series=series_of(series_file, patches),
         machine=machine,
         image=image,
         qemu=qemu,

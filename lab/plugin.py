@@ -16,7 +16,7 @@ from _pytest.outcomes import Skipped  # pytest.skip.Exception, for those who che
 from rich.console import Console
 
 from lab.agent.process import Process
-from lab.cell import Choice, Testbed
+from lab.cell import Choice, Testbed, series_of
 from lab.config import Lab, Machine, known
 from lab.contract import Mode, rule, rules
 from lab.errors import ConfigurationError, LabError
@@ -45,6 +45,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add = group.addoption
     add("--lab", type=Path, metavar="DIR", help="the lab's folder (default: found upwards)")
     add("--kernel", metavar="K", help="a kernel of lab.yaml, +fragments, or a path to a bzImage")
+    add("--series", metavar="FILE", help="patches to put on it: an mbox, a maildir, a folder")
+    add("--patches", type=int, metavar="N", help="of the series only the first N")
     add("--machine", metavar="M", help="a machine of lab.yaml")
     add("--image", metavar="I", help="an image of lab.yaml")
     add("--mode", action="append", metavar="MODE", help="only this mode; may be repeated")
@@ -67,10 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def choice_of(config: pytest.Config) -> Choice:
-    """What the options ask for."""
+    """What the options ask for. Raises ConfigurationError for a series that cannot be read."""
     option = config.option
     return Choice(
         kernel=option.kernel,
+        series=series_of(option.series, option.patches),
         machine=option.machine,
         image=option.image,
         qemu=option.qemu,
@@ -218,8 +221,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     lab = _lab(config)
     assert lab is not None
     suites = dict.fromkeys(i.stash[_SUITE] for i in session.items if _SUITE in i.stash)
-    choice = choice_of(config)
     try:
+        choice = choice_of(config)
         if not choice.machine:
             choice = replace(choice, suites_machine=lab.machine_for(suites))
         run = Session(

@@ -9,7 +9,6 @@ from subprocess import Popen
 
 from lab.config import Lab
 from lab.errors import LabError
-from lab.kernel import Kernel
 from lab.proc import background
 from lab.results.folder import RESULTS, RunFolder
 from lab.results.record import RunRecord
@@ -18,14 +17,14 @@ _GRACE = 30.0  # seconds in which a run ends its guests and writes its report
 
 
 @contextmanager
-def run_of(lab: Lab, kernel: Kernel, out: Path, words: Sequence[str]) -> Iterator[Popen[str]]:
+def run_of(lab: Lab, out: Path, words: Sequence[str]) -> Iterator[Popen[str]]:
     """`vfio-lab run` with `words`, beside this process; its folder is `out`.
 
     The end of the block ends it. What it prints is in `out`.log.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, "-m", "lab", "run", "--json", "--lab", str(lab.root)]
-    argv += ["--kernel", str(kernel.bzimage), "--out", str(out), *words]
+    argv += ["--out", str(out), *words]
     with background(argv, out.parent / f"{out.name}.log", grace=_GRACE) as process:
         yield process
 
@@ -38,7 +37,7 @@ def record_of(process: Popen[str], out: Path) -> RunRecord:
     return RunFolder(out).read()
 
 
-def record_of_run(lab: Lab, kernel: Kernel, out: Path, words: Sequence[str]) -> RunRecord:
+def record_of_run(lab: Lab, out: Path, words: Sequence[str]) -> RunRecord:
     """Run, wait, and tell. Raises as `record_of` does."""
-    with run_of(lab, kernel, out, words) as process:
+    with run_of(lab, out, words) as process:
         return record_of(process, out)

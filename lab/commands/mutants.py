@@ -231,9 +231,10 @@ class _Hunt:
         self, kernel: Kernel, place: str, wanted: Sequence[str]
     ) -> AbstractContextManager[Popen[str]]:
         """A run of these rules' tests, beside this process."""
-        words = ["--first", *(word for rule in wanted for word in ("--rule", rule))]
+        words = ["--kernel", str(kernel.bzimage), "--first"]
+        words += [*(word for rule in wanted for word in ("--rule", rule))]
         words += ["--machine", self.machine] if self.machine else []
-        return run_of(self.lab, kernel, self.folder / place, words)
+        return run_of(self.lab, self.folder / place, words)
 
     def _tested(self, kernel: Kernel, place: str, wanted: Sequence[str]) -> RunRecord:
         with self._tests(kernel, place, wanted) as process:

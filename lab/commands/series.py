@@ -1,82 +1,47 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`vfio-lab series`: what a patch series breaks, and what it mends."""
 
-import email
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
-import lab as package
-from lab import deviations
 from lab.cache import Cache
 from lab.cell import Choice
-from lab.commands.child import record_of_run
 from lab.commands.runner import Selection
 from lab.config import Lab
 from lab.contract import rules
-from lab.errors import ConfigurationError, LabError
+from lab.errors import ConfigurationError
 from lab.guest import find_qemu
-from lab.kernel import Kernel
+from lab.kernel.branch import Branch
 from lab.kernel.incremental import Base
-from lab.kernel.mail import read_series
+from lab.kernel.letters import name_of, read_letters, save_letters
+from lab.kernel.mail import series_in
 from lab.kernel.series import Series
+from lab.kernel.source import GitIdentity
 from lab.progress import Progress
-from lab.results.compare import Comparison, Pair, compare
 from lab.results.folder import RunFolder
-from lab.results.layout import line
-from lab.results.record import RunRecord
 from lab.results.text import printable
+from lab.trial.finding import Finding
+from lab.trial.show import show
+from lab.trial.trial import Trial, Words
 
-RECIPE = 1  # of what the base's results depend on
-SCHEMA = 1
 SUMMARY = "series.json"
-_BEFORE, _AFTER = "before", "after"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be tried. `place` is as `read_series` takes it; `quick`: only the rules whose
-    code the series touches."""
+    """What is to be tried: the series of a place, as `read_letters` takes it, or of a branch.
 
-    place: str
+    `quick`: only the rules whose code the series touches. `each`: every patch on its own, too.
+    """
+
+    source: str | Branch
     selection: Selection
     quick: bool = False
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What came of it. `culprit` is the number of the first patch that breaks what is broken, from
-    1, and its subject; None where nothing is."""
-
-    series: Series
-    comparison: Comparison
-    culprit: tuple[int, str] | None
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of series.json."""
-        pairs = {
-            kind: [_plain(pair) for pair in getattr(self.comparison, kind)]
-            for kind in ("broken", "crashed", "mended", "undecided")
-        }
-        return {
-            "schema": SCHEMA,
-            "series": {
-                "file": self.series.file,
-                "patches": [_subject(patch) for patch in self.series.patches],
-                "files": list(self.series.files),
-                "base_commit": self.series.base_commit,
-            },
-            **pairs,
-            "unchanged": len(self.comparison.unchanged),
-            "culprit": self.culprit,
-            "status": self.comparison.status,
-        }
+    each: bool = False
 
 
 def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json: bool) -> int:
@@ -85,101 +50,85 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     0: nothing is broken that the base keeps; 1: something is; 2: the lab or the series failed.
     """
     progress = Progress()
-    series = read_series(order.place)
-    what = f"{len(series.patches)} patches" if len(series.patches) > 1 else "1 patch"
-    subject = series.letter.subject if series.letter else series.name
-    progress.say(printable(f"{what}: {subject}"))
-    if series.base_commit:
-        progress.say(f"made for commit {series.base_commit[:12]}, tried on what lab.yaml names")
-    cache = Cache.of_user()
-    base = Base.prepare(choice.kernel or lab.run.kernel, lab, cache, progress, update=choice.update)
-    folder = RunFolder.create(out).path
-    trial = _Trial(lab, choice, base, cache, folder, progress, _words(choice, order, series))
-    finding = trial.run(series)
-    (folder / SUMMARY).write_text(json.dumps(finding.to_json(), indent=1) + "\n")
-    if as_json:
-        print(json.dumps(finding.to_json(), indent=1))
+    if isinstance(order.source, Branch):
+        spec = order.source.spec(choice.kernel)
+        place, letters = order.source.name, order.source.letters()
     else:
-        _show(finding, folder, Console())
-    return finding.comparison.status
+        spec = choice.kernel or lab.run.kernel
+        place, letters = order.source, read_letters(order.source)
+    series = series_in(letters, place)
+    words = _words(choice, order, series)
+    _introduce(series, progress)
+    if out:
+        RunFolder.must_be_empty(out)
+    cache = Cache.of_user()
+    base = Base.prepare(spec, lab, cache, progress, update=choice.update)
+    _compare_bases(series, base, progress)
+    kernel = base.build(series)
+    folder = RunFolder.create(out).path
+    mail = folder / f"{name_of(place)}.mbox"
+    save_letters(letters, mail)
+    qemu = find_qemu(choice.qemu, cache).description
+    trial = Trial(lab, series, base, spec, mail, words, qemu, cache, folder, progress)
+    if not words.tests and not order.selection.suites:
+        _look_first(trial)
+    finding = trial.run(kernel, each=order.each)
+    _report(finding, folder, as_json=as_json)
+    return finding.status
 
 
-@dataclass(frozen=True)
-class _Trial:
-    lab: Lab
-    choice: Choice
-    base: Base
-    cache: Cache
-    folder: Path
-    progress: Progress
-    words: tuple[str, ...]
-
-    def run(self, series: Series) -> Finding:
-        kernel = self.base.build(series)
-        before = self._before()
-        with self.progress.step(f"test {series.name}") as step:
-            after = self._tested(kernel, self.folder / _AFTER)
-            step.result(f"{len(after.tests)} tests")
-        comparison = compare(before, after)
-        bad = comparison.broken + comparison.crashed
-        culprit = self._culprit(series, bad) if bad and len(series.patches) > 1 else None
-        if bad and len(series.patches) == 1:
-            culprit = (1, _subject(series.patches[0]))
-        return Finding(series, comparison, culprit)
-
-    def _before(self) -> RunRecord:
-        """What the base keeps; known from an earlier time unless something has changed."""
-
-        def maker(place: Path) -> Mapping[str, Any]:
-            with self.progress.step(f"test {self.base.kernel.name}, the base") as step:
-                record = self._tested(self.base.kernel, place / "run")
-                step.result(f"{len(record.tests)} tests")
-            return {"kernel": self.base.kernel.name, "tests": len(record.tests)}
-
-        inputs = {
-            "recipe": RECIPE,
-            "kernel": self.base.kernel.key,
-            "qemu": find_qemu(self.choice.qemu, self.cache).description,
-            "lab": _digest(self.lab),
-            "words": list(self.words),
-        }
-        return RunFolder(self.cache.make("results", inputs, maker).path / "run").read()
-
-    def _tested(self, kernel: Kernel, out: Path) -> RunRecord:
-        """Raises LabError for a run of which nothing can be said."""
-        record = record_of_run(self.lab, kernel, out, self.words)
-        trouble = [each.message for each in record.every_trouble if each.exit_status == 2]
-        if trouble:
-            raise LabError("\n".join(trouble), hint=f"see {out}")
-        return record
-
-    def _culprit(self, series: Series, bad: Sequence[Pair]) -> tuple[int, str]:
-        """The first patch after which one of these tests fails, by bisection."""
-        known = {pair.test.id for pair in bad}
-        wanted = sorted({pair.test.rule for pair in bad if pair.test.rule})
-        words = [word for rule in wanted for word in ("--rule", rule)] + _platform(self.choice)
-        if not all(pair.test.rule for pair in bad):
-            words = list(self.words)
-        good, broken = 0, len(series.patches)
-        while broken - good > 1:
-            middle = (good + broken) // 2
-            kernel = self.base.build(series.first(middle))
-            with self.progress.step(f"test the first {middle} patches"):
-                place = self.folder / f"first-{middle}"
-                record = record_of_run(self.lab, kernel, place, words)
-            asked = [test for test in record.tests if test.id in known]
-            if lost := [test.message for test in asked if test.exit_status == 2]:
-                raise LabError("\n".join(lost), hint=f"no patch can be blamed; see {place}")
-            if not asked:
-                raise LabError("none of the broken tests ran again", hint=f"see {place}")
-            fails = any(test.exit_status == 1 for test in asked)
-            good, broken = (good, middle) if fails else (middle, broken)
-        return broken, _subject(series.patches[broken - 1])
+def _introduce(series: Series, progress: Progress) -> None:
+    count = len(series.patches)
+    subject = series.letter.subject if series.letter else series.name
+    progress.say(printable(f"{count} patch{'es' if count > 1 else ''}: {subject}"))
 
 
-def _words(choice: Choice, order: Order, series: Series) -> tuple[str, ...]:
+def _compare_bases(series: Series, base: Base, progress: Progress) -> None:
+    """Say where the series was made for another base, or wants patches before it."""
+    if series.prerequisites:
+        listed = ", ".join(series.prerequisites)
+        progress.say(
+            printable(
+                f"it says that it needs what the lab has not been given: {listed}; if it does"
+            )
+            + " not apply, put those patches before it, or try it as a branch (--tree)"
+        )
+    if not series.base_commit:
+        return
+    identity = base.plan.identity
+    commit = identity.commit if isinstance(identity, GitIdentity) else ""
+    if commit.startswith(series.base_commit):
+        return
+    where = f"is tried on {identity.title}"
+    if isinstance(identity, GitIdentity) and identity.holds(series.base_commit):
+        hint = f"the tree has that one, too: --kernel {identity.git}@{series.base_commit[:12]}"
+    else:
+        hint = "the lab has no such commit; --kernel TREE@COMMIT names one of a git tree"
+    progress.say(f"it is made for commit {series.base_commit[:12]}, and {where}: {hint}")
+
+
+def _look_first(trial: Trial) -> None:
+    """What the touched rules say is told before the whole suite has run."""
+    if wanted := concerned(trial.series.files):
+        news = trial.first_look(wanted)
+        bad = [pair.test for pair in news.broken + news.crashed]
+        told = ", ".join(dict.fromkeys(test.subject for test in bad)) or "nothing"
+        trial.progress.say(f"of the rules whose code it touches it breaks {told}; now all tests")
+
+
+def _report(finding: Finding, folder: Path, *, as_json: bool) -> None:
+    text = json.dumps(finding.to_json(), indent=1)
+    (folder / SUMMARY).write_text(text + "\n")
+    if as_json:
+        print(text)
+    else:
+        show(finding, folder, Console())
+
+
+def _words(choice: Choice, order: Order, series: Series) -> Words:
     """The options of the runs."""
-    wanted = order.selection.rules
+    selection = order.selection
+    wanted = selection.rules
     if order.quick and not wanted:
         wanted = tuple(concerned(series.files))
         if not wanted:
@@ -187,18 +136,18 @@ def _words(choice: Choice, order: Order, series: Series) -> tuple[str, ...]:
                 f"no rule of the contract stands in {', '.join(series.files)}",
                 hint="leave --quick out",
             )
-    words = [word for suite in order.selection.suites for word in ("--suite", suite)]
-    words += [word for rule in wanted for word in ("--rule", rule)]
-    words += [word for mode in order.selection.modes for word in ("--mode", mode)]
-    words += ["-k", order.selection.keyword] if order.selection.keyword else []
-    return (*words, *_platform(choice))
+    tests = [word for rule in wanted for word in ("--rule", rule)]
+    tests += [word for mode in selection.modes for word in ("--mode", mode)]
+    tests += ["-k", selection.keyword] if selection.keyword else []
+    suites = [word for suite in selection.suites for word in ("--suite", suite)]
+    return Words(_platform(choice), tuple(suites), tuple(tests))
 
 
-def _platform(choice: Choice) -> list[str]:
+def _platform(choice: Choice) -> tuple[str, ...]:
     words = ["--machine", choice.machine] if choice.machine else []
     words += ["--image", choice.image] if choice.image else []
     words += ["--qemu", str(choice.qemu)] if choice.qemu else []
-    return [*words, "--boot-timeout", str(choice.boot_timeout)]
+    return (*words, "--boot-timeout", str(choice.boot_timeout))
 
 
 def concerned(files: Iterable[str]) -> list[str]:
@@ -209,57 +158,3 @@ def concerned(files: Iterable[str]) -> list[str]:
         for id_, rule in rules().items()
         if touched & {source.partition(":")[0] for source in rule.source}
     ]
-
-
-def _digest(lab: Lab) -> str:
-    """Of everything of the lab's own that decides a test's verdict."""
-    digest = hashlib.sha256()
-    for file in (lab.root / "lab.yaml", lab.root / deviations.FILE):
-        digest.update(file.read_bytes() if file.exists() else b"")
-    for folder in (Path(package.__file__).parent, lab.root / "tests", lab.root / "images"):
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
-
-
-def _subject(patch: bytes) -> str:
-    return str(email.message_from_bytes(patch.partition(b"\n")[2])["Subject"])
-
-
-def _plain(pair: Pair) -> dict[str, Any]:
-    return {
-        "id": pair.test.id,
-        "rule": pair.test.rule,
-        "mode": pair.test.mode,
-        "before": pair.before.verdict if pair.before else None,
-        "after": pair.after.verdict if pair.after else None,
-        "message": pair.after.message if pair.after else "",
-    }
-
-
-def _show(finding: Finding, folder: Path, console: Console) -> None:
-    comparison = finding.comparison
-    for kind, style in (
-        ("broken", "bold red"),
-        ("crashed", "bold red"),
-        ("mended", "green"),
-        ("undecided", "bold magenta"),
-    ):
-        for pair in getattr(comparison, kind):
-            test = pair.test
-            line(console, Text.assemble((kind, style), f" {test.subject} {printable(test.id)}"))
-            if kind != "mended" and test.message:
-                line(console, Text(f"  {printable(test.message).splitlines()[0]}"))
-    if finding.culprit:
-        number, subject = finding.culprit
-        total = len(finding.series.patches)
-        words = f"first broken by patch {number} of {total}: {printable(subject)}"
-        line(console, Text(words, "bold"))
-    counts = [
-        f"{len(getattr(comparison, kind))} {kind}"
-        for kind in ("broken", "crashed", "mended", "undecided", "unchanged")
-        if getattr(comparison, kind) or kind in ("broken", "unchanged")
-    ]
-    line(console, Text(", ".join(counts)))
-    line(console, Text(f"report: {printable(str(folder))}"))

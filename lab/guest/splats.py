@@ -23,6 +23,11 @@ _SIGNATURES = re.compile(
     re.MULTILINE,
 )
 _END = re.compile(_TIME + r"---\[ end .*\]---$", re.MULTILINE)
+# What differs between two boots, or two kernels, that say the same.
+_PASSING = re.compile(
+    r"(?:CPU: \d+ PID: \d+(?: Comm: \S+)? at )|(?<=[\w.]):\d+\b|\+0x[0-9a-f]+/0x[0-9a-f]+"
+    r"|(?:0x)?\b[0-9a-f]{8,}\b|(?<=#)\d+|(?<=for more than )\d+|(?<=stuck for )\d+"
+)
 _LONGEST = 60  # lines of a report that has no end
 
 
@@ -32,6 +37,11 @@ class Splat:
 
     title: str
     text: str
+
+    @property
+    def kind(self) -> str:
+        """The title without numbers that change from boot to boot or from build to build."""
+        return " ".join(_PASSING.sub("", self.title).split())
 
 
 def find(console: str) -> list[Splat]:

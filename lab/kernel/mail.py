@@ -5,36 +5,34 @@ Reading mail is b4's work, and it is not asked to reach for the network. What it
 mail without message-ids, which is what plain `git format-patch` writes: that gets some.
 """
 
-import email
-import email.policy
-import hashlib
 import io
 import logging
-import mailbox
 import re
-import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.message import EmailMessage
-from pathlib import Path
 
 import b4
 
 from lab.errors import ConfigurationError
+from lab.kernel.letters import name_of, read_letters
 from lab.kernel.series import Letter, Series
 
-STDIN = "-"
-_BASE_COMMIT = re.compile(r"^base-commit: (?P<commit>[0-9a-f]{12,})\s*$", re.MULTILINE)
-_POLICY = email.policy.EmailPolicy(utf8=True, cte_type="8bit", max_line_length=None)
+_PREREQUISITE = re.compile(r"^prerequisite-(?:patch|change|message)-id: *(\S.*?)\s*$", re.MULTILINE)
+_BASE_COMMIT = re.compile(r"^base-commit: ([0-9a-f]{12,})\s*$", re.MULTILINE)
 
 
 def read_series(place: str) -> Series:
-    """The series in an mbox, a maildir, a folder of `*.patch` or, for `-`, standard input.
+    """The series in the mails of a place, as `read_letters` takes it.
 
     Raises ConfigurationError where there is none, or a part of it is missing.
     """
-    letters = [_identified(number, letter) for number, letter in enumerate(_letters(place))]
+    return series_in(read_letters(place), place)
+
+
+def series_in(letters: Sequence[EmailMessage], place: str) -> Series:
+    """The series in these mails, which came from a place. Raises as `read_series` does."""
     with _quiet_b4():
         box = b4.LoreMailbox()
         for letter in letters:
@@ -58,11 +56,12 @@ def read_series(place: str) -> Series:
         first = found.patches[0] or found.patches[1]
     assert first is not None
     return Series(
-        name=_name(place),
+        name=name_of(place),
         file=place,
         patches=patches,
         letter=Letter(first.full_subject, f"{first.fromname} <{first.fromemail}>", first.msgid),
-        base_commit=_base_commit(letters),
+        base_commit=next(_all(_BASE_COMMIT, letters), None),
+        prerequisites=tuple(_all(_PREREQUISITE, letters)),
     )
 
 
@@ -71,44 +70,11 @@ def _in_order(place: str, patches: list[b4.LoreMessage]) -> Series:
     first = patches[0]
     mails = _mails([patch.get_am_message() for patch in patches])
     letter = Letter(first.full_subject, f"{first.fromname} <{first.fromemail}>", first.msgid)
-    return Series(_name(place), place, mails, letter)
+    return Series(name_of(place), place, mails, letter)
 
 
 def _is_alone(patch: b4.LoreMessage) -> bool:
     return bool(patch.has_diff and not patch.reply and patch.counters_inferred)
-
-
-def _letters(place: str) -> Iterator[EmailMessage]:
-    if place == STDIN:
-        yield from b4.mailsplit_bytes(sys.stdin.buffer.read())
-        return
-    path = Path(place).expanduser()
-    try:
-        if (path / "cur").is_dir():
-            for key in sorted((box := mailbox.Maildir(path, create=False)).keys()):
-                yield _parsed(box.get_bytes(key))
-        elif path.is_dir():
-            for file in sorted(path.glob("*.patch")):
-                yield _parsed(file.read_bytes())
-        else:
-            yield from b4.mailsplit_bytes(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(
-            f"{place}: {error.strerror}",
-            hint="expected an mbox, a maildir, a folder of *.patch, or - for standard input",
-        ) from None
-
-
-def _parsed(data: bytes) -> EmailMessage:
-    text = re.sub(rb"\AFrom [^\n]*\n", b"", data)
-    return email.message_from_bytes(text, _class=EmailMessage, policy=_POLICY)
-
-
-def _identified(number: int, letter: EmailMessage) -> EmailMessage:
-    if not letter["Message-Id"]:
-        digest = hashlib.sha256(letter.as_bytes()).hexdigest()[:16]
-        letter["Message-Id"] = f"<{number:04}-{digest}@vfio-lab.invalid>"
-    return letter
 
 
 def _mails(letters: list[EmailMessage]) -> tuple[bytes, ...]:
@@ -121,16 +87,11 @@ def _mails(letters: list[EmailMessage]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _base_commit(letters: list[EmailMessage]) -> str | None:
+def _all(pattern: re.Pattern[str], letters: Sequence[EmailMessage]) -> Iterator[str]:
+    """What the pattern's group is in their bodies."""
     for letter in letters:
         body, _ = b4.LoreMessage.get_payload(letter)
-        if found := _BASE_COMMIT.search(body):
-            return found["commit"]
-    return None
-
-
-def _name(place: str) -> str:
-    return "standard input" if place == STDIN else Path(place).stem
+        yield from pattern.findall(body)
 
 
 @contextmanager

@@ -65,10 +65,10 @@ def prepare(
 ) -> Kernel:
     """The kernel that `spec` names, from the cache or built into it.
 
-    `spec` is a name in lab.yaml or the path of a git tree, each with `+FRAGMENT` behind it as
-    often as one likes, the path of a bzImage, or `deb:` and the name of a package. With `update` a
-    package's newest version is looked up anew. Raises ConfigurationError, BuildError,
-    InfrastructureError.
+    `spec` is a name in lab.yaml or the path of a git tree, which may have `@REF` after it, each
+    with `+FRAGMENT` behind it as often as one likes, the path of a bzImage, or `deb:` and the name
+    of a package. With `update` a package's newest version is looked up anew. Raises
+    ConfigurationError, BuildError, InfrastructureError.
     """
     base, extra = _split(spec, lab)
     if base not in lab.kernels and Path(base).expanduser().is_file():
@@ -175,8 +175,11 @@ def _split(spec: str, lab: Lab) -> tuple[str, list[str]]:
         return spec, []
     if Path(spec).expanduser().exists() and spec not in lab.kernels:
         return spec, []
-    base, *extra = spec.split("+")
-    return base, extra
+    # a path may also have one in a folder's name
+    place, at, _ = spec.partition("@")
+    start = len(place) if at and Path(place).expanduser().exists() else 0
+    base, *extra = spec[start:].split("+")
+    return spec[:start] + base, extra
 
 
 def _described(base: str, lab: Lab) -> config.Kernel:
@@ -184,15 +187,18 @@ def _described(base: str, lab: Lab) -> config.Kernel:
         return lab.kernels[base]
     if base.startswith(distribution.PREFIX):
         return config.Kernel(source=DebSource(deb=base.removeprefix(distribution.PREFIX)))
-    path = Path(base).expanduser()
+    path, ref = Path(base).expanduser(), ""
+    if not path.exists():
+        place, _, ref = base.partition("@")
+        path = Path(place).expanduser()
     if "/" not in base and not path.exists():
         known("kernel", base, lab.kernels)
     if not path.exists():
         raise ConfigurationError(
-            f"{base} does not exist; expected a bzImage or a git tree of the kernel"
+            f"{path} does not exist; expected a bzImage or a git tree of the kernel"
         )
     default = lab.kernels[lab.run.kernel.split("+")[0]]
-    tree = config.GitSource(git=path.absolute(), ref="HEAD")
+    tree = config.GitSource(git=path.absolute(), ref=ref or "HEAD")
     return default.model_copy(update={"source": tree})
 
 

@@ -36,7 +36,8 @@ class Letter:
 class Series:
     """Patches, each a mail that `git am` takes. `name` is for messages, `file` where they are from.
 
-    `base_commit` is the commit that they say they were made for.
+    `base_commit` is the commit that they say they were made for, `prerequisites` are the patches or
+    series that they say must come before them.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Series:
     patches: tuple[bytes, ...]
     letter: Letter | None = None
     base_commit: str | None = None
+    prerequisites: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, file: Path) -> "Series":
@@ -54,8 +56,16 @@ class Series:
             raise ConfigurationError(f"{file}: {error.strerror}; expected an mbox") from error
 
     def first(self, count: int) -> "Series":
-        """The same without the patches after `count`."""
-        return replace(self, patches=self.patches[:count])
+        """The same without the patches after `count`.
+
+        Raises ConfigurationError where it has not so many.
+        """
+        if not 0 < count <= (total := len(self.patches)):
+            raise ConfigurationError(f"{self.name} has {total} patches, and no first {count}")
+        if count == total:
+            return self
+        name = f"{self.name}, the first {count} of {total},"
+        return replace(self, name=name, patches=self.patches[:count])
 
     @property
     def content(self) -> bytes:

@@ -124,6 +124,14 @@ class GitIdentity(Identity):
     def title(self) -> str:
         return f"{self.git} at {self.commit[:12]} ({self.ref})"
 
+    def holds(self, commit: str) -> bool:
+        """Whether the tree has this commit, too."""
+        try:
+            commit_of(self.git, commit)
+        except ConfigurationError:
+            return False
+        return True
+
     def _extract(self, tree: Path) -> None:
         changed = run(["git", "-C", self.git, "status", "--porcelain", "--untracked-files=no"])
         if changed and self.ref == "HEAD":
@@ -181,7 +189,7 @@ def identify(
             return PackageIdentity(cache, progress, archive, package)
         case GitSource():
             git = lab.path(source.git)
-            return GitIdentity(cache, progress, git, source.ref, _commit(git, source.ref))
+            return GitIdentity(cache, progress, git, source.ref, commit_of(git, source.ref))
         case TarballSource():
             tarball = lab.path(source.tarball)
             return TarballIdentity(cache, progress, tarball, _hash(tarball, cache))
@@ -222,7 +230,8 @@ def _asked(source: PackageSource, lab: Lab) -> dict[str, Any]:
     return {"mirror": debian.mirror, "security": debian.security_mirror, **source.model_dump()}
 
 
-def _commit(git: Path, ref: str) -> str:
+def commit_of(git: Path, ref: str) -> str:
+    """The commit that a git tree means by a name. Raises ConfigurationError where there is none."""
     if not git.is_dir():
         raise ConfigurationError(f"{git} is no folder; expected a git tree of the kernel")
     verify = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")

@@ -49,6 +49,14 @@ class RunFolder:
                 hint="name another with --out DIR, or set VFIO_LAB_STATE",
             ) from error
 
+    @staticmethod
+    def must_be_empty(out: Path) -> None:
+        """Raises ConfigurationError as `create` will, before hours of work are done for it."""
+        if out.is_dir() and next(out.iterdir(), None):
+            raise ConfigurationError(
+                f"--out {out}: the folder is not empty", hint="remove it, or name a new one"
+            )
+
     def guest(self, number: int) -> Path:
         """The folder of the guest with this number, made if it is not there."""
         folder = self.path / "guests" / f"{number:03d}"
@@ -106,10 +114,7 @@ def runs() -> Path:
 
 def _given(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    if next(out.iterdir(), None):
-        raise ConfigurationError(
-            f"--out {out}: the folder is not empty", hint="remove it, or name a new one"
-        )
+    RunFolder.must_be_empty(out)
     return out
 
 

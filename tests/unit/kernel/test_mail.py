@@ -147,7 +147,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", stdin)
     series = read_series("-")
     assert len(series.patches) == 2
-    assert series.name == "standard input"
+    assert series.name == "standard-input"
 
 
 @pytest.mark.parametrize(("content", "words"), [(COVER, "holds no patch"), ("", "holds no patch")])

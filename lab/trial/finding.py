@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What came of a series: the content of series.json."""
+
+import email
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.guest import splats
+from lab.kernel import Kernel
+from lab.kernel.series import Series
+from lab.results.compare import Comparison, Pair
+from lab.results.record import RunRecord
+from lab.trial.culprit import Culprit
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A test that broke was run again: how often it failed, on the base and with the series."""
+
+    runs: int
+    before: int
+    after: int
+
+    def __str__(self) -> str:
+        return f"again: {self.after} of {self.runs} failed, {self.before} on the base"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The first `number` patches, built, booted and tested. `error` is why they were not."""
+
+    number: int
+    subject: str
+    error: str = ""
+    boots: bool = True
+    comparison: Comparison | None = None
+
+    @property
+    def status(self) -> int:
+        """As a command's: 2 is what does not build."""
+        if self.error:
+            return 2
+        return 1 if not self.boots or not self.comparison else self.comparison.status
+
+    def __str__(self) -> str:
+        if self.error:
+            return self.error
+        if not self.boots or not self.comparison:
+            return "does not boot"
+        broken = self.comparison.broken + self.comparison.crashed
+        rules = dict.fromkeys(pair.test.subject for pair in broken)
+        if rules:
+            return f"breaks {', '.join(rules)}"
+        undecided = len(self.comparison.undecided)
+        return f"{undecided} tests undecided" if undecided else "good"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "patch": self.number,
+            "subject": self.subject,
+            "said": str(self),
+            "status": self.status,
+        }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on a series.
+
+    `crash` is why its kernel does not boot, empty where it does; then nothing is compared.
+    `confirmations` are by the test's id; `splats` are the kinds of the kernel's reports that the
+    base did not bring; `warnings` the compiler's, new and in what the series touches.
+    """
+
+    series: Series
+    base: Kernel
+    kernel: Kernel
+    comparison: Comparison
+    after: RunRecord
+    crash: str = ""
+    confirmations: Mapping[str, Confirmation] | None = None
+    culprit: Culprit | None = None
+    steps: tuple[Step, ...] = ()
+    splats: tuple[str, ...] = ()
+    warnings: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def status(self) -> int:
+        """0: nothing is broken that the base keeps; 1: something is; 2: nobody knows."""
+        found = [self.comparison.status, *(step.status for step in self.steps)]
+        if self.crash or self.splats:
+            found.append(1)
+        return max(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of series.json."""
+        kinds = ("broken", "crashed", "mended", "undecided")
+        return {
+            "schema": SCHEMA,
+            "series": {
+                "file": self.series.file,
+                "patches": [subject_of(patch) for patch in self.series.patches],
+                "files": list(self.series.files),
+                "base_commit": self.series.base_commit,
+            },
+            "base": _bits(self.base),
+            "kernel": _bits(self.kernel),
+            "crash": self.crash,
+            **{kind: [self._plain(p) for p in getattr(self.comparison, kind)] for kind in kinds},
+            "unchanged": len(self.comparison.unchanged),
+            "splats": list(self.splats),
+            "warnings": list(self.warnings),
+            "culprit": [self.culprit.last, self.culprit.subject] if self.culprit else None,
+            "suspects": [self.culprit.first, self.culprit.last] if self.culprit else None,
+            "steps": [step.to_json() for step in self.steps],
+            "status": self.status,
+        }
+
+    def _plain(self, pair: Pair) -> dict[str, Any]:
+        again = (self.confirmations or {}).get(pair.test.id)
+        return {
+            "id": pair.test.id,
+            "rule": pair.test.rule,
+            "mode": pair.test.mode,
+            "before": pair.before.verdict if pair.before else None,
+            "after": pair.after.verdict if pair.after else None,
+            "message": pair.after.message if pair.after else "",
+            "again": [again.before, again.after, again.runs] if again else None,
+        }
+
+
+def subject_of(patch: bytes) -> str:
+    """The subject of a patch, which is a mail."""
+    return str(email.message_from_bytes(patch.partition(b"\n")[2])["Subject"])
+
+
+def splats_of(record: RunRecord) -> list[str]:
+    """The kinds of the kernel's own reports in a run, each once, in order."""
+    texts = [text for test in record.tests for text in test.splats]
+    texts += [text for trouble in record.trouble for text in trouble.splats]
+    return list(dict.fromkeys(splat.kind for text in texts for splat in splats.find(text)))
+
+
+def _bits(kernel: Kernel) -> dict[str, Any]:
+    return {
+        "name": kernel.name,
+        "release": kernel.release,
+        "build_id": kernel.build_id,
+        "key": kernel.key,
+    }
