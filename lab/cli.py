@@ -378,7 +378,9 @@ def execute_(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="`agent`: a round trip. `boot`: to the first test.")],
+    what: Annotated[
+        str, typer.Argument(help="agent: a round trip; boot: to the first test; series: a patch.")
+    ],
     lab_folder: LabFolder = None,
     kernel: Kernel = None,
     machine: Machine = None,

@@ -84,6 +84,12 @@ class Base:
 
         return kernel_of(f"{self.kernel.name} with {series.name}", self._made(inputs, maker))
 
+    def make_alone(self, series: Series) -> float:
+        """Seconds that `make` takes for what a series changes: the floor of `build`, which
+        benchmarks ask for. Nothing of it is kept. Raises as `build` does."""
+        with self._work_place() as place:
+            return place.make_alone(series)
+
     def _made(self, inputs: Mapping[str, Any], maker: Any) -> Entry:
         return self.cache.make("patched", inputs, maker)
 
@@ -149,9 +155,9 @@ class _WorkPlace:
 
     def build(self, series: Series, folder: Path) -> Mapping[str, Any]:
         """Leave in `folder` what Build.into leaves."""
-        with self.base.progress.step(f"apply {series.name}"):
-            commits = self._repository.apply(series)
         build = self._build(series.name)
+        with build.timed("apply", f"apply {series.name}"):
+            commits = self._repository.apply(series)
         try:
             commands = self._compile(build, commits[-1], folder / LOG)
         except BuildError as error:
@@ -173,6 +179,13 @@ class _WorkPlace:
             "commands": commands,
             "stages": build.seconds,
         }
+
+    def make_alone(self, series: Series) -> float:
+        """See Base.make_alone."""
+        commits = self._repository.apply(series)
+        build = self._build(series.name)
+        self._compile(build, commits[-1], self.folder / LOG)
+        return build.seconds["build"]
 
     def _build(self, name: str, *, whole: bool = False) -> Build:
         base = self.base

@@ -91,7 +91,9 @@ class Repository:
             mails.write_bytes(series.content)
             self._git("am", "--3way", str(mails), desk=desk)
         except CommandError as error:
-            raise series.does_not_apply(error, *self._refused(desk)) from error
+            raise series.does_not_apply(
+                error, *self._refused(desk), self._conflict(desk)
+            ) from error
         log = self._git("log", "--reverse", "--format=%H %s", f"{_BASE}..HEAD")
         return [Commit(*line.split(" ", 1)) for line in log]
 
@@ -114,6 +116,10 @@ class Repository:
         except CommandError as error:
             said = list(error.lines)
         return said, patch.read_text(errors="replace")
+
+    def _conflict(self, desk: Path) -> Sequence[str]:
+        """Both sides of what a three-way merge could not put together, if it came so far."""
+        return self._git("diff", "--diff-filter=U", desk=desk)
 
     def _git(self, *words: str, desk: Path | None = None) -> list[str]:
         tree = desk or self.tree

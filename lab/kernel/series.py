@@ -20,7 +20,7 @@ _FAILED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$")
 _REASON = re.compile(r"^error: (?!patch failed)(?P<reason>.+)$")
 _APPLYING = re.compile(r"^Applying: (?P<subject>.*)$")
 _TOUCHED = re.compile(r"^diff --git a/.+ b/(.+)$", re.MULTILINE)
-_HUNK_SHOWN = 12  # lines
+_HUNK_SHOWN, _CONFLICT_SHOWN = 12, 60  # lines
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ class Series:
         return tuple(sorted(set(_TOUCHED.findall(self.text))))
 
     def does_not_apply(
-        self, am: CommandError, check: Sequence[str], patch: str
+        self, am: CommandError, check: Sequence[str], patch: str, conflict: Sequence[str]
     ) -> ConfigurationError:
         """Which patch, file and hunk: from what `git am` said, what `git apply --check` said of
-        the patch at which it stopped, and that patch."""
+        the patch at which it stopped, that patch, and the `git diff` of what a merge left."""
         subjects = [found["subject"] for line in am.lines if (found := _APPLYING.match(line))]
         if not subjects:
             said = next((line for line in am.lines if line.strip()), "nothing to apply")
@@ -106,6 +106,9 @@ class Series:
                 lines += [f"      | {words}" for words in hunk]
             elif found := _REASON.match(line):
                 lines.append(f"    {found['reason']}")
+        if conflict:
+            lines.append("    a three-way merge ends in this conflict:")
+            lines += [f"      {words}" for words in conflict[:_CONFLICT_SHOWN]]
         return ConfigurationError(
             "\n".join(lines), hint=f"{self.file} is made for another base, or needs a patch first"
         )

@@ -229,6 +229,19 @@ def test_a_patch_that_does_not_apply_names_patch_file_and_hunk(
     assert "| -two 7" in message
 
 
+def test_the_conflict_of_a_merge_is_shown(base: Base, series: Write) -> None:
+    """Both patches are made for the base; git knows it and can say what each did to it."""
+    one, other = series("one", ONE), series("other", ("one.c", "one 7\n", "one VII\n"))
+    with pytest.raises(ConfigurationError) as caught:
+        base.build(Series("both", "both.mbox", one.patches + other.patches))
+    words = [line.strip() for line in caught.value.message.splitlines()]
+    assert "both: patch 2, 'one.c: one VII', does not apply:" in words
+    conflict = words[words.index("a three-way merge ends in this conflict:") :]
+    assert conflict[1] == "diff --cc one.c"
+    assert {"+one seven", "+ one VII"} <= set(conflict)
+    assert "one seven" in base.build(one).bzimage.read_text()
+
+
 def test_after_one_that_does_not_apply_the_next_one_does(
     base: Base, series: Write, files: Path
 ) -> None:
