@@ -23,11 +23,11 @@ RECIPE = 2  # a new number makes every kernel anew
 LOG = "build.log"
 BZIMAGE = Path("arch/x86/boot/bzImage")  # in the folder of the objects
 _NAMED = "/usr/src/linux/objects"
-_STEP = re.compile(r"^  [A-Z][A-Z0-9_]* +\S")  # "  CC      drivers/vfio/vfio_main.o"
+STEP = re.compile(r"^  [A-Z][A-Z0-9_]* +\S")  # "  CC      drivers/vfio/vfio_main.o"
 _ERROR = re.compile(
     r"(: (fatal |internal compiler )?error: |: undefined reference to |^ld(\.lld)?: |Error: )"
 )
-_MAKE = re.compile(r"^make(\[\d+\])?: ")
+MAKE = re.compile(r"^make(\[\d+\])?: ")
 _LINES_SHOWN = 30
 
 
@@ -136,7 +136,7 @@ class Build:
 
         def count(line: str) -> None:
             nonlocal done
-            if _STEP.match(line):
+            if STEP.match(line):
                 done += 1
                 step.advance(done, max(self.expected, done) if self.expected else None)
 
@@ -162,7 +162,7 @@ def errors_in(log: str) -> list[str]:
     before: list[str] = []
     within = False
     for line in log.splitlines():
-        if _STEP.match(line) or _MAKE.match(line):
+        if STEP.match(line) or MAKE.match(line):
             before, within = [], False
         elif _ERROR.search(line):
             shown += [*before, line]

@@ -30,9 +30,11 @@ from lab.kernel.kernel import Kernel
 from lab.kernel.prepare import Plan, kernel_of, prepare_from_source
 from lab.kernel.repository import Commit, Repository
 from lab.kernel.series import Series
+from lab.kernel.warnings import new_warnings
 from lab.proc import run
 from lab.progress import Progress
 
+_RECIPE = 1  # of what is kept of a patched kernel: a new number makes them anew, but no base
 _KCONFIG = "*Kconfig*"
 _USER_API = ("include/uapi/", "arch/x86/include/uapi/")
 _UNDER_WAY = "under-way"
@@ -159,7 +161,7 @@ class _WorkPlace:
         with build.timed("apply", f"apply {series.name}"):
             commits = self._repository.apply(series)
         try:
-            commands = self._compile(build, commits[-1], folder / LOG)
+            commands = self._compile(build, commits[-1], folder / LOG, afresh=True)
         except BuildError as error:
             if len(commits) == 1:
                 raise
@@ -177,6 +179,7 @@ class _WorkPlace:
             "release": release_of(self.objects),
             "build_id": build_id(folder / "vmlinux"),
             "commands": commands,
+            "warnings": self._new_warnings(folder / LOG),
             "stages": build.seconds,
         }
 
@@ -191,12 +194,22 @@ class _WorkPlace:
         base = self.base
         return base.plan.build(base.cache, base.progress, name=name, whole=whole)
 
-    def _compile(self, build: Build, commit: Commit | None, log: Path) -> int:
-        """Compile a commit, None for the base; returns how many commands that took."""
+    def _compile(
+        self, build: Build, commit: Commit | None, log: Path, *, afresh: bool = False
+    ) -> int:
+        """Compile a commit, None for the base; returns how many commands that took.
+
+        `afresh`: what the commit changes is compiled even if it was when last was compiled here.
+        """
         make = build.make(self.tree, self.objects)
         marker = self.folder / _UNDER_WAY
         marker.touch()
         self._repository.check_out(commit.identity if commit else None)
+        if commit and afresh:
+            # An object that is up to date comes without its warnings.
+            for name in self._repository.changed(commit.identity):
+                if (file := self.tree / name).is_file():  # not one that was removed
+                    file.touch()
         self._configure(build, commit, make)
         try:
             with build.timed("build", f"build {build.name}") as step:
@@ -230,6 +243,14 @@ class _WorkPlace:
             except (BuildError, ConfigurationError) as error:
                 return error
         return None
+
+    def _new_warnings(self, log: Path) -> list[dict[str, Any]] | None:
+        """What is in the log of a patched kernel's build, and not in the base's."""
+        known = self.folder / LOG
+        if not known.exists():
+            return None
+        texts = [file.read_text(errors="replace") for file in (log, known)]
+        return [each.to_json() for each in new_warnings(*texts)]
 
     def _take(self, build: Build, commit: Commit, folder: Path) -> None:
         # Copies: the next make writes some of these files where they lie.

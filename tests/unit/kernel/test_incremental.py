@@ -22,7 +22,8 @@ from lab.kernel.series import Series
 from lab.progress import Progress
 
 # A kernel of two files, each compiled by itself when it is newer than its object. The image is
-# what the objects hold; a file that says "error" does not compile.
+# what the objects hold; a file that says "error" does not compile, and of one that says "unused"
+# is warned.
 MAKE = """#!/bin/bash
 for word; do
     case $word in
@@ -49,6 +50,9 @@ case "$*" in
             if grep -q error "$tree/$file.c"; then
                 echo "$file.c:1:1: error: it says so"
                 exit 2
+            fi
+            if grep -q unused "$tree/$file.c"; then
+                echo "../$file.c:1:1: warning: '$file' defined but not used [-Wunused]"
             fi
             cp "$tree/$file.c" "$objects/$file.o"
             [ -f @LOG@.slow ] && { : >"$objects/$file.o"; touch @LOG@.started; sleep 60; }
@@ -162,9 +166,63 @@ def test_only_what_differs_is_compiled(base: Base, series: Write, compiled: Comp
     assert compiled() == ["one.o", "two.o", "one.o"]  # the base first
     base.build(series("b", ("one.c", "one 9\n", "one nine\n")))
     assert compiled() == ["one.o"]
-    kernel = base.build(series("c", ("one.c", "one 9\n", "one nine\n"), TWO))
-    assert compiled() == ["two.o"]
-    assert "one seven" not in kernel.bzimage.read_text()
+    kernel = base.build(series("c", TWO))
+    assert compiled() == ["one.o", "two.o"]  # the one as the base has it
+    assert "one nine" not in kernel.bzimage.read_text()
+
+
+UNUSED = ("one.c", "one 9\n", "unused\n")
+
+
+def test_what_the_compiler_warns_of_is_kept(base: Base, series: Write) -> None:
+    (warning,) = base.build(series("a", TWO, UNUSED)).provenance["warnings"]
+    assert warning == {
+        "file": "one.c",
+        "line": 1,
+        "text": "'one' defined but not used",
+        "option": "-Wunused",
+        "lines": ["../one.c:1:1: warning: 'one' defined but not used [-Wunused]"],
+    }
+    assert base.build(series("b", ONE)).provenance["warnings"] == []
+
+
+def test_what_was_compiled_for_another_series_is_warned_of_again(
+    base: Base, series: Write, compiled: Compiled
+) -> None:
+    base.build(series("a", UNUSED))
+    compiled()
+    mails = series("b", UNUSED, TWO)
+    assert [each["file"] for each in base.build(mails).provenance["warnings"]] == ["one.c"]
+    assert compiled() == ["one.o", "two.o"]
+
+
+def test_what_the_base_is_warned_of_is_not_new(
+    files: Path, base: Base, series: Write, lab: Lab, progress: Progress
+) -> None:
+    (files / "one.c").write_text((files / "one.c").read_text() + "unused\n")
+    subprocess.run(
+        ["tar", "-cf", lab.root / "linux.tar", "-C", files.parent, files.name], check=True
+    )
+    warned = Base.prepare("ball", lab, base.cache, progress)
+    assert warned.kernel.key != base.kernel.key
+    assert warned.build(series("a", ONE, ("two.c", "two 7\n", "unused\n"))).provenance[
+        "warnings"
+    ] == [
+        {
+            "file": "two.c",
+            "line": 1,
+            "text": "'two' defined but not used",
+            "option": "-Wunused",
+            "lines": ["../two.c:1:1: warning: 'two' defined but not used [-Wunused]"],
+        }
+    ]
+
+
+def test_without_the_bases_own_log_nothing_is_called_new(base: Base, series: Write) -> None:
+    base.build(series("a", ONE))
+    (log,) = base.cache.root.glob("work/*/build.log")
+    log.unlink()
+    assert base.build(series("b", UNUSED)).provenance["warnings"] is None
 
 
 def test_tools_that_came_after_the_base_was_built_are_asked_once(
@@ -175,7 +233,7 @@ def test_tools_that_came_after_the_base_was_built_are_asked_once(
     base.build(series("a", ONE))
     assert "synchronized" in compiled()
     base.build(series("b", ONE, TWO))
-    assert compiled() == ["two.o"]
+    assert compiled() == ["one.o", "two.o"]
 
 
 def test_a_second_time_nothing_is_made(base: Base, series: Write, compiled: Compiled) -> None:
