@@ -22,7 +22,8 @@ from lab.kernel.mail import series_in
 from lab.kernel.series import Series
 from lab.kernel.source import GitIdentity
 from lab.progress import Progress
-from lab.results.folder import RunFolder
+from lab.results.folder import JUNIT, RunFolder
+from lab.results.junit import junit
 from lab.results.text import printable
 from lab.trial.finding import Finding
 from lab.trial.show import show
@@ -119,6 +120,7 @@ def _look_first(trial: Trial) -> None:
 def _report(finding: Finding, folder: Path, *, as_json: bool) -> None:
     text = json.dumps(finding.to_json(), indent=1)
     (folder / SUMMARY).write_text(text + "\n")
+    (folder / JUNIT).write_text(junit(finding.for_ci()))
     if as_json:
         print(text)
     else:

@@ -58,7 +58,7 @@ class Branch:
         """The kernel that it stands on: the commit that it was branched off, with the `+FRAGMENT`s
         of `kernel`. Raises ConfigurationError."""
         _, plus, fragments = (kernel or "").partition("+")
-        return f"{self.tree.absolute()}@{self._fork}{plus}{fragments}"
+        return f"{self.tree.absolute()}@{self._fork[:16]}{plus}{fragments}"
 
     def letters(self) -> list[EmailMessage]:
         """Its commits, the oldest first. Raises ConfigurationError where there are none, or git

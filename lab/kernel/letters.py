@@ -7,6 +7,7 @@ import hashlib
 import mailbox
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from email.message import EmailMessage
 from pathlib import Path
@@ -68,6 +69,7 @@ def _letters(place: str) -> Iterator[EmailMessage]:
 
 def _thread(message_id: str) -> list[EmailMessage]:
     """The thread, from where the user's b4 looks for it: lore, or what `b4.midmask` says."""
+    b4.setup_config(Namespace(config={}))
     found = b4.get_pi_thread_by_msgid(message_id, quiet=True)
     if not found:
         raise InfrastructureError(

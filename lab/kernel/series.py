@@ -64,7 +64,7 @@ class Series:
             raise ConfigurationError(f"{self.name} has {total} patches, and no first {count}")
         if count == total:
             return self
-        name = f"{self.name}, the first {count} of {total},"
+        name = f"the first {count} of {total} patches of {self.name}"
         return replace(self, name=name, patches=self.patches[:count])
 
     @property

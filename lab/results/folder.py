@@ -25,6 +25,7 @@ from lab.results.junit import junit
 from lab.results.record import RunRecord
 
 RESULTS = "results.json"
+JUNIT = "junit.xml"
 LATEST = "latest"
 
 
@@ -75,7 +76,7 @@ class RunFolder:
         """
         try:
             self._replace(RESULTS, _json(record.to_json()))
-            self._replace("junit.xml", junit(record))
+            self._replace(JUNIT, junit(record))
             self._replace("kernel.json", _json(record.kernel))
             self._replace("image.json", _json(record.image))
         except OSError as error:

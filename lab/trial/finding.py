@@ -3,17 +3,19 @@
 
 import email
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lab.guest import splats
 from lab.kernel import Kernel
 from lab.kernel.series import Series
 from lab.results.compare import Comparison, Pair
-from lab.results.record import RunRecord
+from lab.results.record import RunRecord, Trouble
+from lab.results.verdict import Verdict
 from lab.trial.culprit import Culprit
 
 SCHEMA = 2
+_FAULTS = {1: Verdict.BROKEN, 2: Verdict.LAB_ERROR}  # by exit status
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Finding:
 
     `crash` is why its kernel does not boot, empty where it does; then nothing is compared.
     `confirmations` are by the test's id; `splats` are the kinds of the kernel's reports that the
-    base did not bring; `warnings` the compiler's, new and in what the series touches.
+    base did not bring; `warnings` the compiler's own that are new, None where nobody knows.
     """
 
     series: Series
@@ -86,7 +88,7 @@ class Finding:
     culprit: Culprit | None = None
     steps: tuple[Step, ...] = ()
     splats: tuple[str, ...] = ()
-    warnings: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[Mapping[str, Any]] | None = ()
 
     @property
     def status(self) -> int:
@@ -95,6 +97,24 @@ class Finding:
         if self.crash or self.splats:
             found.append(1)
         return max(found)
+
+    def for_ci(self) -> RunRecord:
+        """The run of the patched kernel as JUnit shall show it: what the base breaks, too, is known
+        there, and what belongs to no test is trouble of its own."""
+        why = f"{self.base.name}, the base, breaks it, too"
+        as_before = {pair.test.id for pair in self.comparison.unchanged}
+        tests = [
+            replace(test, verdict=Verdict.KNOWN, message=f"{why}\n{test.message}")
+            if test.id in as_before and test.verdict is Verdict.BROKEN
+            else test
+            for test in self.after.tests
+        ]
+        trouble = [
+            Trouble(f"patch {step.number}, {step.subject}: {step}", _FAULTS[step.status])
+            for step in self.steps
+            if step.status
+        ]
+        return replace(self.after, tests=tuple(tests), trouble=(*self.after.trouble, *trouble))
 
     def to_json(self) -> dict[str, Any]:
         """The content of series.json."""
@@ -113,7 +133,7 @@ class Finding:
             **{kind: [self._plain(p) for p in getattr(self.comparison, kind)] for kind in kinds},
             "unchanged": len(self.comparison.unchanged),
             "splats": list(self.splats),
-            "warnings": list(self.warnings),
+            "warnings": self.warnings,
             "culprit": [self.culprit.last, self.culprit.subject] if self.culprit else None,
             "suspects": [self.culprit.first, self.culprit.last] if self.culprit else None,
             "steps": [step.to_json() for step in self.steps],

@@ -36,7 +36,9 @@ def _lines(finding: Finding) -> Iterator[Text]:
             yield from _pair(pair, kind, style, finding)
     for splat in finding.splats:
         yield Text.assemble(("new splat", _BAD), f" {printable(splat)}")
-    for warning in finding.warnings:
+    if finding.warnings is None:
+        yield Text("what the compiler warns of that is new is not known: the base's log is gone")
+    for warning in finding.warnings or ():
         place = f"{warning['file']}:{warning['line']}"
         words = f" {printable(place)}: {printable(warning['text'])}"
         yield Text.assemble(("new warning", "bold yellow"), words)

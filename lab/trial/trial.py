@@ -78,7 +78,7 @@ class Trial:
             after = self._patched(len(self.series.patches), AFTER, self.words)
             step.result(f"{len(after.tests)} tests")
         finding = Finding(self.series, self.base.kernel, kernel, _NOTHING, after)
-        finding = replace(finding, warnings=kernel.provenance.get("warnings", ()))
+        finding = replace(finding, warnings=kernel.provenance["warnings"])
         if crash := crash_of(after):
             self._base_must_boot()
             culprit = self._culprit(self._does_not_boot)

@@ -106,6 +106,12 @@ class Outcome:
         return content
 
     @property
+    def series(self) -> dict[str, Any]:
+        """What stands in series.json."""
+        content: dict[str, Any] = json.loads((self.folder / "series.json").read_text())
+        return content
+
+    @property
     def verdicts(self) -> dict[str, str]:
         """Each test's verdict by the test's name."""
         return {name: test["verdict"] for name, test in self.tests.items()}
@@ -163,6 +169,11 @@ class SmallLab:
         kernels.mkdir()
         (kernels / "fragments").symlink_to(ROOT / "kernels" / "fragments")
         (kernels / "known.yaml").write_text(text)
+
+    def series(self, mail: Path, *words: str) -> Started:
+        """`vfio-lab series` with these words behind it, on the kernel that they name."""
+        argv = ["lab", "series", str(mail), *words]
+        return self._start(argv, words, None)
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> Started:
         """`vfio-lab run` with these words behind it."""

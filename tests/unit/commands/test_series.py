@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -88,6 +89,7 @@ class PretendedBase:
 
     folder: Path
     key: list[str] = field(default_factory=lambda: ["one"])
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def kernel(self) -> Kernel:
@@ -101,7 +103,17 @@ class PretendedBase:
     def _kernel(self, words: str) -> Kernel:
         file = self.folder / f"kernel-{words.replace(' ', '-')}"
         file.write_text(words)
-        return Kernel(words, file, None, None, None, None, None, self.key[-1] + words, {})
+        return Kernel(
+            words,
+            file,
+            None,
+            None,
+            None,
+            None,
+            None,
+            self.key[-1] + words,
+            {"warnings": self.warnings},
+        )
 
 
 def _word(patch: bytes) -> str:
@@ -237,6 +249,26 @@ def test_a_base_that_does_not_boot_either(bench: Bench) -> None:
     bench.try_("cleans")
     with pytest.raises(LabError, match="the base does not boot either"):
         bench.try_("halts", kernel="halts")
+
+
+def test_new_warnings_are_told(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {"file": "drivers/vfio/group.c", "line": 3, "text": "unused variable 'x'"}
+    bench.base.warnings.append(said)
+    status, found = bench.try_("cleans")
+    assert status == 0
+    assert found["warnings"] == [said]
+    words = "new warning drivers/vfio/group.c:3: unused variable 'x'"
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_junit_blames_the_series_for_nothing_that_the_base_breaks(bench: Bench) -> None:
+    bench.try_("breaks")
+    (file,) = bench.folder.glob("out-*/junit.xml")
+    cases = {case.get("name"): case for case in ET.parse(file).iter("testcase")}
+    assert cases["test_OWN-1"].find("failure") is not None
+    known = cases["test_OWN-2"].find("skipped")
+    assert known is not None
+    assert "the base, breaks it, too" in known.get("message", "")
 
 
 def test_a_new_report_of_the_kernel(bench: Bench) -> None:

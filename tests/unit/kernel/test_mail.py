@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A series as it comes: with replies and older versions, cut short, or without message-ids."""
 
+import gzip
 import io
 import mailbox
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote
 
 import pytest
 
 from lab.errors import ConfigurationError
+from lab.kernel.letters import read_letters, save_letters
 from lab.kernel.mail import read_series
 from lab.kernel.series import Series
 
@@ -159,3 +168,77 @@ def test_mail_without_a_patch(tmp_path: Path, content: str, words: str) -> None:
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         read_series(str(tmp_path / "none.mbox"))
+
+
+def test_what_is_saved_is_read_as_the_same(tmp_path: Path) -> None:
+    """Runs of a series read it from a file of the lab's own, however it came."""
+    tricky = patch("[PATCH 1/2] vfio: =?utf-8?q?caf=C3=A9?=", "one", 1).replace(
+        "Say why.", "Say why.\n\nFrom here on it is better.\n>From there, too.\n\u00e4\u00f6\u00fc"
+    )
+    for number, texts in enumerate(([COVER, tricky, two()[1]], two(ids=False), [*two(2), *two()])):
+        came = tmp_path / f"{number}"
+        came.write_text("".join(texts))
+        letters = read_letters(str(came))
+        first = read_series(str(came))
+        save_letters(letters, tmp_path / "kept.mbox")
+        again = read_series(str(tmp_path / "kept.mbox"))
+        assert again.patches == first.patches
+        assert again.inputs == first.inputs
+        assert again.letter == first.letter
+
+
+def test_prerequisites_and_base_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "series.mbox"
+    trailer = f"base-commit: {'a' * 40}\nprerequisite-patch-id: {'b' * 40}\n"
+    file.write_text("".join([mail("[PATCH 0/2] vfio: tidy", trailer), *two()]))
+    series = read_series(str(file))
+    assert series.base_commit == "a" * 40
+    assert series.prerequisites == ("b" * 40,)
+
+
+class _Archive(BaseHTTPRequestHandler):
+    """Serves one thread as public-inbox does."""
+
+    def do_GET(self) -> None:
+        found = "v1-1@kernel.test" in unquote(self.path)
+        content = gzip.compress("".join([COVER, *two()]).encode()) if found else b""
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the library's name)
+        pass
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Callable[[str], subprocess.CompletedProcess[str]]]:
+    """Reads a message-id in a process whose b4 asks a server of this host."""
+    server = HTTPServer(("127.0.0.1", 0), _Archive)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    config = tmp_path / "gitconfig"
+    config.write_text(f"[b4]\n\tmidmask = http://127.0.0.1:{server.server_port}/all/%s\n")
+    env = {"GIT_CONFIG_GLOBAL": str(config), "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+
+    def read(message_id: str) -> subprocess.CompletedProcess[str]:
+        program = "import sys; from lab.kernel.mail import read_series; "
+        program += "print(len(read_series(sys.argv[1]).patches))"
+        argv = [sys.executable, "-c", program, message_id]
+        return subprocess.run(
+            argv, env={**os.environ, **env}, capture_output=True, text=True, check=False
+        )
+
+    yield read
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_message_id_is_fetched(
+    archive: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    found = archive("<v1-1@kernel.test>")
+    assert found.stdout == "2\n", found.stderr
+    missing = archive("other@kernel.test")
+    assert "no thread of <other@kernel.test> could be fetched" in missing.stderr

@@ -152,6 +152,16 @@ def test_a_new_commit_is_another_kernel(prepared: Prepare, tree: Path) -> None:
     assert prepared(str(tree)).key != first.key
 
 
+def test_another_commit_of_a_tree_is_named_after_it(
+    prepared: Prepare, tree: Path, commit: str
+) -> None:
+    _git(tree, "commit", "-q", "--allow-empty", "-m", "two")
+    assert prepared(f"{tree}@HEAD~1").provenance["source"]["commit"] == commit
+    assert prepared(f"{tree}@{commit[:12]}+less").provenance["source"]["commit"] == commit
+    with pytest.raises(ConfigurationError, match="has no commit named topic"):
+        prepared(f"{tree}@topic")
+
+
 def test_a_folder_without_git_is_no_kernel(prepared: Prepare, tree: Path) -> None:
     with pytest.raises(ConfigurationError, match="is no git tree"):
         prepared(str(tree))
