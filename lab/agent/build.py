@@ -8,9 +8,10 @@ from pathlib import Path
 
 from lab.errors import BuildError
 
-SOURCE = Path(__file__).with_name("agent.c")
+SOURCE = Path(__file__).with_name("source")
+"""A folder of C files and their headers."""
+FLAGS = ("-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror", "-pthread", "-D_GNU_SOURCE")
 
-_FLAGS = ("-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror", "-pthread")
 _SECONDS = 120
 
 
@@ -20,15 +21,6 @@ class Compiler:
 
     path: Path
     version: str
-
-
-@dataclass(frozen=True)
-class Ingredients:
-    """All that decides the bits of an agent."""
-
-    source: str
-    compiler: Compiler
-    flags: tuple[str, ...]
 
 
 def compiler_path() -> Path:
@@ -51,18 +43,15 @@ def find_compiler(path: Path | None = None) -> Compiler:
     return Compiler(path, _run([str(path), "--version"]).partition("\n")[0])
 
 
-def ingredients(compiler: Compiler, source: Path = SOURCE) -> Ingredients:
-    return Ingredients(source.read_text(), compiler, _FLAGS)
-
-
 def compile_agent(destination: Path, compiler: Compiler, source: Path = SOURCE) -> None:
-    """Compile `source` to `destination`, whose folder exists.
+    """Compile the C files of `source` to `destination`, whose folder exists.
 
     Raises BuildError with the compiler's lines; `destination` is untouched then.
     """
+    files = [str(file) for file in sorted(source.glob("*.c"))]
     unfinished = destination.with_name(f"{destination.name}.unfinished")
     try:
-        _run([str(compiler.path), *_FLAGS, "-o", str(unfinished), str(source)])
+        _run([str(compiler.path), *FLAGS, "-o", str(unfinished), *files])
         unfinished.replace(destination)
     finally:
         unfinished.unlink(missing_ok=True)

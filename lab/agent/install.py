@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from lab.agent import build
-from lab.agent.build import SOURCE, compile_agent, compiler_path, find_compiler, ingredients
+from lab.agent.build import FLAGS, SOURCE, compile_agent, compiler_path, find_compiler
 from lab.agent.process import Process
 from lab.cache import Cache, hash_of_file
 from lab.guest import Guest
@@ -12,22 +12,21 @@ from lab.guest import Guest
 PLACE = "/run/agent"  # in the guest
 
 
-def binary(cache: Cache) -> Path:
-    """The compiled agent. Raises BuildError."""
+def binary(cache: Cache, source: Path = SOURCE) -> Path:
+    """The agent, compiled of the C files of `source`. Raises BuildError."""
     path = compiler_path()
     status = path.stat()
     # The compiler is told by its file: asking for its version costs more than the whole look-up.
     inputs = {
-        "source": hash_of_file(SOURCE),
+        "source": {file.name: hash_of_file(file) for file in source.glob("*.[ch]")},
         "build": hash_of_file(Path(build.__file__)),
         "compiler": [str(path), status.st_size, status.st_mtime_ns],
     }
 
     def make(folder: Path) -> dict[str, object]:
         compiler = find_compiler()
-        compile_agent(folder / "agent", compiler)
-        parts = ingredients(compiler)
-        return {"compiler": parts.compiler.version, "flags": parts.flags}
+        compile_agent(folder / "agent", compiler, source)
+        return {"compiler": compiler.version, "flags": FLAGS}
 
     return cache.make("agent", inputs, make).path / "agent"
 

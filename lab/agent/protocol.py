@@ -6,8 +6,8 @@ frame to it is a program, answered by one frame of results or by an error: the a
 the program malformed and ran nothing of it.
 
 A program is made of ops. Each op leaves a result, in each round. Integers are
-little-endian; everything but an error's text is padded to `ALIGNMENT`. `agent.c` is the
-other half and changes with this file.
+little-endian; everything but an error's text is padded to `ALIGNMENT`. `source/wire.h` is
+the other half and changes with this file.
 """
 
 import struct

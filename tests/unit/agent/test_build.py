@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent.build import (
-    SOURCE,
-    compile_agent,
-    compiler_path,
-    find_compiler,
-    ingredients,
-)
+from lab.agent import install
+from lab.agent.build import compile_agent, compiler_path, find_compiler
 from lab.agent.process import Process
+from lab.cache import Cache
 from lab.errors import BuildError
 
 from .conftest import LocalTransport
@@ -42,16 +38,21 @@ def test_no_compiler_is_a_build_error_with_a_hint(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_does_not_compile_is_shown_and_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "agent.c").write_text("int main(void) { return nothing; }\n")
-    with pytest.raises(BuildError, match=r"agent\.c:1:.*nothing"):
-        compile_agent(tmp_path / "agent", find_compiler(), tmp_path / "agent.c")
-    assert [path.name for path in tmp_path.iterdir()] == ["agent.c"]
+    (tmp_path / "main.c").write_text("int main(void) { return nothing; }\n")
+    with pytest.raises(BuildError, match=r"main\.c:1:.*nothing"):
+        compile_agent(tmp_path / "agent", find_compiler(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["main.c"]
 
 
-def test_the_ingredients_change_with_the_source(tmp_path: Path) -> None:
-    compiler = find_compiler()
-    same = ingredients(compiler)
-    assert same == ingredients(compiler)
-    assert "-static" in same.flags
-    (tmp_path / "agent.c").write_text(SOURCE.read_text() + "\n")
-    assert same != ingredients(compiler, tmp_path / "agent.c")
+def test_a_change_to_any_file_makes_another_agent(tmp_path: Path) -> None:
+    cache, source = Cache(tmp_path / "cache"), tmp_path / "source"
+    source.mkdir()
+    (source / "status.h").write_text("#define STATUS 0\n")
+    (source / "main.c").write_text('#include "status.h"\nint main(void) { return STATUS; }\n')
+    made = {install.binary(cache, source), install.binary(cache, source)}
+    assert len(made) == 1
+    for name in ("status.h", "main.c"):
+        with (source / name).open("a") as file:
+            file.write("\n")
+        made.add(install.binary(cache, source))
+    assert len(made) == 3
