@@ -8,7 +8,8 @@ from socket import AF_UNIX, SCM_RIGHTS, SOCK_DGRAM, SOL_SOCKET
 from struct import pack
 
 from lab.agent.process import Process, RemoteFile, check
-from lab.agent.protocol import Buf, Call, Imm, Reg, Syscall
+from lab.agent.program import Buf, Call, Imm, Reg
+from lab.agent.syscalls import Syscall
 
 _FUTEX_WAIT = 0
 _CHILD = 0  # the register with fork's result

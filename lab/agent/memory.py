@@ -6,7 +6,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lab.agent.protocol import Imm, Load, Op, Read, Result, Store, Syscall, Write
+from lab.agent.program import Imm, Load, Op, Read, Result, Store, Write
+from lab.agent.syscalls import Syscall
 
 if TYPE_CHECKING:
     from lab.agent.process import Process

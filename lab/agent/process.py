@@ -22,26 +22,17 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from lab.agent.memory import Mapping
+from lab.agent.program import Arg, Buf, Call, Fault, Imm, Op, Program, ProgramResult, Reg, Result
 from lab.agent.protocol import (
     FRAME_HEADER,
-    Arg,
-    Buf,
-    Call,
-    Fault,
     FrameKind,
-    Imm,
-    Op,
-    Program,
-    ProgramResult,
     ProtocolError,
-    Reg,
-    Result,
-    Syscall,
     decode_frame_header,
     decode_hello,
     decode_results,
     encode_program,
 )
+from lab.agent.syscalls import Syscall
 from lab.errors import LabError
 
 InOut = bytearray | ctypes.Structure | ctypes.Union | ctypes.Array[Any]

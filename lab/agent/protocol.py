@@ -5,9 +5,8 @@ A frame is a length, a kind and a payload. The agent opens with a hello. After t
 frame to it is a program, answered by one frame of results or by an error: the agent found
 the program malformed and ran nothing of it.
 
-A program is made of ops. Each op leaves a result, in each round. Integers are
-little-endian; everything but an error's text is padded to `ALIGNMENT`. `source/wire.h` is
-the other half and changes with this file.
+Integers are little-endian; everything but an error's text is padded to `ALIGNMENT`.
+`source/wire.h` is the other half and changes with this file.
 """
 
 import struct
@@ -15,16 +14,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from lab.agent.program import (
+    Arg,
+    Buf,
+    Call,
+    Delay,
+    Fault,
+    Imm,
+    Load,
+    Op,
+    Program,
+    ProgramResult,
+    Read,
+    Reg,
+    Result,
+    Round,
+    Store,
+    Write,
+)
+
 PROTOCOL_VERSION = 1
 MAX_PAYLOAD = 64 << 20
 """Bytes in one frame, either way."""
-MAX_THREADS = 64
-REGISTERS = 32
-BARRIER_SIZE = 16
-"""Bytes of a shared barrier. Zeroes are a valid start."""
 ALIGNMENT = 8
 
-WIDTHS = (1, 2, 4, 8)
 _U64 = (1 << 64) - 1
 _NO_REGISTER = 0xFF
 _KIND_VALUE, _KIND_REGISTER, _KIND_BUFFER = 1, 2, 3
@@ -45,87 +58,6 @@ class ProtocolError(ValueError):
     """Bytes that no agent of this version sends."""
 
 
-class Syscall(IntEnum):
-    """System calls by number on x86_64 (`arch/x86/entry/syscalls/syscall_64.tbl`)."""
-
-    READ = 0
-    WRITE = 1
-    OPEN = 2
-    CLOSE = 3
-    POLL = 7
-    LSEEK = 8
-    MMAP = 9
-    MPROTECT = 10
-    MUNMAP = 11
-    IOCTL = 16
-    PREAD64 = 17
-    PWRITE64 = 18
-    READV = 19
-    WRITEV = 20
-    SCHED_YIELD = 24
-    MREMAP = 25
-    MADVISE = 28
-    DUP = 32
-    DUP2 = 33
-    NANOSLEEP = 35
-    GETPID = 39
-    SENDMSG = 46
-    RECVMSG = 47
-    SOCKETPAIR = 53
-    FORK = 57
-    EXECVE = 59
-    WAIT4 = 61
-    KILL = 62
-    FCNTL = 72
-    FTRUNCATE = 77
-    SETUID = 105
-    SETGID = 106
-    GETUID = 102
-    GETGID = 104
-    GETEUID = 107
-    GETEGID = 108
-    SETGROUPS = 116
-    SETRESUID = 117
-    SETRESGID = 119
-    CAPGET = 125
-    CAPSET = 126
-    MLOCK = 149
-    MUNLOCK = 150
-    MLOCKALL = 151
-    MUNLOCKALL = 152
-    PRCTL = 157
-    SYNC = 162
-    DELETE_MODULE = 176
-    GETTID = 186
-    FUTEX = 202
-    SCHED_SETAFFINITY = 203
-    GETDENTS64 = 217
-    TGKILL = 234
-    EXIT_GROUP = 231
-    OPENAT = 257
-    MKDIRAT = 258
-    FCHOWNAT = 260
-    NEWFSTATAT = 262
-    UNLINKAT = 263
-    READLINKAT = 267
-    FACCESSAT = 269
-    PPOLL = 271
-    UNSHARE = 272
-    EVENTFD2 = 290
-    EPOLL_CREATE1 = 291
-    DUP3 = 292
-    PIPE2 = 293
-    EPOLL_CTL = 233
-    EPOLL_PWAIT = 281
-    PRLIMIT64 = 302
-    FINIT_MODULE = 313
-    MEMFD_CREATE = 319
-    STATX = 332
-    PIDFD_OPEN = 434
-    CLOSE_RANGE = 436
-    PIDFD_GETFD = 438
-
-
 class FrameKind(IntEnum):
     HELLO = 1
     PROGRAM = 2
@@ -139,184 +71,6 @@ class Hello:
 
     pid: int
     page_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Imm:
-    """A number known now; a negative one is passed as its two's complement."""
-
-    value: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reg:
-    """What an earlier op left in a register, plus `offset`.
-
-    All threads of a program share `REGISTERS` registers of 64 bits. Each is -1 at the start
-    of a round and after an op that failed or faulted: `close` of it is a harmless EBADF.
-    """
-
-    number: int
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """`width` bytes at `offset` of a buffer that a register fills or that fill a register."""
-
-    offset: int
-    width: int
-    register: int
-
-
-@dataclass(frozen=True, slots=True)
-class Buf:
-    """A pointer to a buffer in the agent, which lives as long as the program.
-
-    It holds `data`, with zeroes up to `size` bytes, anew in each round. `inputs` are filled
-    from registers before the call, and `outputs` fill registers after it: so an fd that one
-    op opened gets into the struct of the next. When `returned`, what the buffer holds after
-    the call is a part of the result; when not, the kernel must only read it, for what it wrote
-    there would last into the next round.
-    """
-
-    data: bytes = b""
-    size: int | None = None
-    returned: bool = True
-    inputs: tuple[Field, ...] = ()
-    outputs: tuple[Field, ...] = ()
-
-    @property
-    def length(self) -> int:
-        return len(self.data) if self.size is None else self.size
-
-
-Operand = Imm | Reg
-Arg = Imm | Reg | Buf
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """System call `nr`. Its value is what it returned, or -1 with `errno` set."""
-
-    nr: int
-    args: tuple[Arg, ...] = ()
-    register: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """memcpy `length` bytes from `address`; for memory, since the accesses' width is open."""
-
-    address: Operand
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """memcpy `data` to `address`."""
-
-    address: Operand
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """One volatile load of exactly `width` bytes. Its value is unsigned."""
-
-    address: Operand
-    width: int
-    register: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """One volatile store of exactly `width` bytes."""
-
-    address: Operand
-    width: int
-    value: Operand
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """Wait `ns` nanoseconds, and `step_ns` more in each round: sweeps a race's window."""
-
-    ns: int
-    step_ns: int = 0
-
-
-Op = Call | Read | Write | Load | Store | Delay
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What an agent runs in one go, `rounds` times.
-
-    A round: `setup`; all `threads` meet, each runs its ops, all meet again; `teardown`. Setup
-    and teardown run on the thread that runs the first of `threads`.
-
-    `barrier` is the address of `BARRIER_SIZE` bytes of memory shared with other processes
-    whose threads take part, `parties` the number of threads of them all. 0: there is no other
-    process. All of them run the same number of rounds. Each thread keeps to a processor of its
-    own as far as there are any, so that they start together: without, they mostly run in turn.
-    """
-
-    setup: tuple[Op, ...] = ()
-    threads: tuple[tuple[Op, ...], ...] = ()
-    teardown: tuple[Op, ...] = ()
-    rounds: int = 1
-    barrier: int = 0
-    parties: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A signal that a memory access raised: its number, `si_code` and `si_addr`."""
-
-    signal: int
-    code: int
-    address: int
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one op did.
-
-    `value` is -1 when the call failed (`errno` is not 0 then) or the access faulted. `buffers`
-    holds the op's returned buffers in the order of its arguments. Times are CLOCK_MONOTONIC of
-    the guest, in nanoseconds.
-    """
-
-    value: int
-    errno: int
-    fault: Fault | None
-    buffers: tuple[bytes, ...]
-    start_ns: int
-    end_ns: int
-
-    @property
-    def ok(self) -> bool:
-        return not self.errno and self.fault is None
-
-    @property
-    def data(self) -> bytes:
-        """The first returned buffer, or what a `Read` read; nothing if there is none."""
-        return self.buffers[0] if self.buffers else b""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Results of one round, in the order of the program's ops."""
-
-    setup: tuple[Result, ...]
-    threads: tuple[tuple[Result, ...], ...]
-    teardown: tuple[Result, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramResult:
-    rounds: tuple[Round, ...]
 
 
 def encode_frame(kind: int, payload: bytes) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.bench.figures import Measured
 from lab.cache import Cache
 from lab.cell import Cell, Choice

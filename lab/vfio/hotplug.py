@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from os import O_RDONLY, O_WRONLY
 
 from lab.agent.process import AT_FDCWD, Process, path_bytes
-from lab.agent.protocol import Buf, Call, Imm, Op, Reg, Syscall
+from lab.agent.program import Buf, Call, Imm, Op, Reg
+from lab.agent.syscalls import Syscall
 from lab.config import DeviceModel
 from lab.deadline import Deadline
 from lab.errors import InfrastructureError

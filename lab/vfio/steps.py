@@ -11,7 +11,8 @@ from os import O_RDWR
 
 from lab.agent.memory import Mapping
 from lab.agent.process import AT_FDCWD, Process, path_bytes
-from lab.agent.protocol import Buf, Call, Field, Imm, Reg, Syscall
+from lab.agent.program import Buf, Call, Field, Imm, Reg
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.vfio.device import Device
 from lab.vfio.files import READ_WRITE, Iommufd

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
-from lab.agent.protocol import Call, Delay, Imm, Store, Syscall
+from lab.agent.program import Call, Delay, Imm, Store
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.guest import DmarFault, Guest
 from lab.testing import contract, lacking

@@ -13,7 +13,7 @@ import pytest
 
 from lab.agent.memory import Mapping
 from lab.agent.process import Process, RemoteError
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.guest import DmarFault, Guest
 from lab.testing import contract, lacking, not_applicable

@@ -18,7 +18,8 @@ import pytest
 
 from lab.agent.memory import Mapping as Memory
 from lab.agent.process import Process
-from lab.agent.protocol import Buf, Call, Imm, Reg, Result, Syscall
+from lab.agent.program import Buf, Call, Imm, Reg, Result
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, not_applicable
 from lab.vfio.device import Device

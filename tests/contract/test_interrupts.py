@@ -14,7 +14,7 @@ from struct import pack, unpack
 import pytest
 
 from lab.agent.process import Process, RemoteFile
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, lacking, raises_errno
 from lab.vfio.device import Device

@@ -12,7 +12,8 @@ from errno import EBUSY, EFAULT, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP
 import pytest
 
 from lab.agent.process import Process
-from lab.agent.protocol import Buf, Call, Imm, Syscall
+from lab.agent.program import Buf, Call, Imm
+from lab.agent.syscalls import Syscall
 from lab.config import Machine
 from lab.contract import Mode
 from lab.testing import contract, not_applicable, raises_errno

@@ -14,7 +14,8 @@ from signal import SIGKILL
 from struct import pack
 
 from lab.agent.process import AT_FDCWD, Process, RemoteFile, path_bytes
-from lab.agent.protocol import Buf, Call, Imm, Program, Reg, Syscall
+from lab.agent.program import Buf, Call, Imm, Program, Reg
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.guest import Guest

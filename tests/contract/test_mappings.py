@@ -14,7 +14,7 @@ import pytest
 
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.config import Machine
 from lab.contract import Mode
 from lab.testing import contract, raises_errno

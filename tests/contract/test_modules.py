@@ -15,7 +15,8 @@ from os import O_NONBLOCK, O_RDONLY
 import pytest
 
 from lab.agent.process import Process, RemoteError, path_bytes
-from lab.agent.protocol import Buf, Call, Imm, Program, Syscall
+from lab.agent.program import Buf, Call, Imm, Program
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.kernel.modules import dependencies, name_of
 from lab.testing import contract, not_applicable, raises_errno

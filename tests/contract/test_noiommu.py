@@ -13,7 +13,7 @@ from struct import pack, unpack
 import pytest
 
 from lab.agent.process import Process
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.guest import Guest
 from lab.testing import contract, not_applicable, on_machine, raises_errno
 from lab.vfio.device import CDEVS, VFIO_PCI, Device

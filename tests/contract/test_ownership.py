@@ -15,7 +15,7 @@ from struct import pack, unpack
 import pytest
 
 from lab.agent.process import Process
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
 from lab.vfio.device import Device

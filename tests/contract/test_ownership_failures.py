@@ -17,7 +17,8 @@ from struct import pack, unpack
 import pytest
 
 from lab.agent.process import AT_FDCWD, Argument, Process, path_bytes
-from lab.agent.protocol import Buf, Call, Imm, Program, Reg, Syscall
+from lab.agent.program import Buf, Call, Imm, Program, Reg
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
 from lab.vfio.device import CDEVS, Device

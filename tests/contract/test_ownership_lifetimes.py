@@ -17,7 +17,8 @@ import pytest
 
 from lab.agent.inherit import forked, receive_fd, send_fd, socket_between
 from lab.agent.process import AT_FDCWD, Process, RemoteFile, path_bytes
-from lab.agent.protocol import Buf, Call, Imm, Reg, Syscall
+from lab.agent.program import Buf, Call, Imm, Reg
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract
 from lab.vfio.device import CDEVS, Device

@@ -23,18 +23,8 @@ from lab.agent.process import (
     run_together,
     shared_mapping,
 )
-from lab.agent.protocol import (
-    BARRIER_SIZE,
-    Buf,
-    Call,
-    Delay,
-    Imm,
-    Op,
-    Program,
-    Reg,
-    Result,
-    Syscall,
-)
+from lab.agent.program import BARRIER_SIZE, Buf, Call, Delay, Imm, Op, Program, Reg, Result
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, lacking
 from lab.vfio.device import Device

@@ -15,7 +15,8 @@ from struct import pack
 import pytest
 
 from lab.agent.process import Process, RemoteFile
-from lab.agent.protocol import Imm, Program, Store, Syscall
+from lab.agent.program import Imm, Program, Store
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.guest import Guest

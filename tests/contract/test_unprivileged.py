@@ -16,7 +16,7 @@ from struct import pack
 import pytest
 
 from lab.agent.process import AT_FDCWD, Process, path_bytes
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.testing import contract, raises_errno

@@ -12,7 +12,7 @@ from errno import EBADF, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENXIO
 from os import O_WRONLY
 
 from lab.agent.process import AT_FDCWD, Process, path_bytes, run_together, shared_mapping
-from lab.agent.protocol import (
+from lab.agent.program import (
     BARRIER_SIZE,
     Buf,
     Call,
@@ -24,8 +24,8 @@ from lab.agent.protocol import (
     Reg,
     Result,
     Store,
-    Syscall,
 )
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract
 from lab.vfio.device import Device

@@ -14,7 +14,7 @@ import pytest
 
 from lab.agent import install
 from lab.agent.process import AgentDied
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.cache import Cache
 from lab.cell import Testbed
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lab.agent.process import AgentDied, AgentTimeout, Process, RemoteError
-from lab.agent.protocol import Buf, Call, Imm, Program, Syscall
+from lab.agent.program import Buf, Call, Imm, Program
+from lab.agent.syscalls import Syscall
 from lab.cell import Cell, Testbed
 from lab.vfio.files import Iommufd
 

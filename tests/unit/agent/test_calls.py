@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lab.agent.process import AgentRefused, Process, RemoteError
-from lab.agent.protocol import Buf, Call, Delay, Field, Imm, Load, Program, Reg, Syscall
+from lab.agent.program import Buf, Call, Delay, Field, Imm, Load, Program, Reg
+from lab.agent.syscalls import Syscall
 
 
 class Timespec(ctypes.Structure):

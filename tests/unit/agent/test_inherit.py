@@ -8,7 +8,7 @@ import pytest
 
 from lab.agent.inherit import forked, receive_fd, send_fd, socket_between
 from lab.agent.process import Process, RemoteError
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 
 from .conftest import Connect
 

@@ -11,18 +11,15 @@ from collections.abc import Callable
 import pytest
 
 from lab.agent.process import AgentDied, AgentTimeout, Process
+from lab.agent.program import Call, Delay, Imm, Program
 from lab.agent.protocol import (
     MAX_PAYLOAD,
-    Call,
-    Delay,
     FrameKind,
-    Imm,
-    Program,
-    Syscall,
     decode_frame_header,
     encode_frame,
     encode_program,
 )
+from lab.agent.syscalls import Syscall
 
 from .conftest import Connect, LocalTransport
 

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from lab.agent.process import Process, RemoteFault
-from lab.agent.protocol import Call, Imm, Load, Program, Read, Reg, Store, Syscall, Write
+from lab.agent.program import Call, Imm, Load, Program, Read, Reg, Store, Write
+from lab.agent.syscalls import Syscall
 
 SEGV_MAPERR, SEGV_ACCERR, BUS_ADRERR = 1, 2, 2
 

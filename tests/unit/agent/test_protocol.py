@@ -5,18 +5,11 @@ import struct
 
 import pytest
 
+from lab.agent.program import Buf, Call, Fault, Imm, Load, Program, Read, Reg
 from lab.agent.protocol import (
     MAX_PAYLOAD,
-    Buf,
-    Call,
-    Fault,
     FrameKind,
-    Imm,
-    Load,
-    Program,
     ProtocolError,
-    Read,
-    Reg,
     decode_frame_header,
     decode_hello,
     decode_results,

@@ -16,7 +16,8 @@ from lab.agent.process import (
     run_together,
     shared_mapping,
 )
-from lab.agent.protocol import BARRIER_SIZE, Buf, Call, Delay, Imm, Program, Reg, Result, Syscall
+from lab.agent.program import BARRIER_SIZE, Buf, Call, Delay, Imm, Program, Reg, Result
+from lab.agent.syscalls import Syscall
 
 ROUNDS = 300
 
