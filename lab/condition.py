@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from lab.agent.process import Process, RemoteError
+from lab.agent.errors import RemoteError
+from lab.agent.process import Process
 from lab.deadline import Deadline
 from lab.vfio.device import CDEVS, Device, pinned_pages
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 from _pytest.outcomes import Skipped  # pytest.skip.Exception, for those who check types
 
-from lab.agent.process import RemoteError
+from lab.agent.errors import RemoteError
 from lab.contract import Mode
 
 Test = TypeVar("Test", bound=Callable[..., object])

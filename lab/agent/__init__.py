@@ -2,6 +2,7 @@
 """A process in a guest, held by a test: remote system calls, memory, MMIO, threads, races.
 
 The agent, whose C is in `source`, is pushed into a guest and run there; it knows no VFIO. `build`
-compiles it, `program` is what it can be asked to do, `protocol` is what is said over the wire,
-`process` is what a test holds, and `memory` is memory of that process.
+compiles it and `install` brings it there. `program` is what it can be asked to do, `protocol` how
+that is said, `channel` where, and `agent` is who asks. `process` is what a test holds, with its
+`memory`, `file`s, and what it shares with another one: `race`, `inherit`.
 """

@@ -7,7 +7,10 @@ from signal import SIGKILL
 from socket import AF_UNIX, SCM_RIGHTS, SOCK_DGRAM, SOL_SOCKET
 from struct import pack
 
-from lab.agent.process import Process, RemoteFile, check
+from lab.agent.errors import check
+from lab.agent.file import RemoteFile
+from lab.agent.memory import Mapping
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Reg
 from lab.agent.syscalls import Syscall
 
@@ -74,7 +77,7 @@ def receive_fd(socket: RemoteFile) -> int:
 def _message(socket: RemoteFile, nr: Syscall, control: bytes) -> bytes:
     """One byte with `control` beside it, either way; the control data afterwards."""
     process = socket.process
-    with process.mmap(process.page_size, what="message") as page:
+    with Mapping.of(process, process.page_size, what="message") as page:
         base = page.address
         head = pack("<QQQQQQQ", 0, 0, base + _VECTOR, 1, base + _CONTROL, len(control), 0)
         page.write(0, head)

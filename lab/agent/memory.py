@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Memory of a remote process: what `mmap` gave it, be it anonymous, a file's, or a BAR."""
 
-from __future__ import annotations
-
+import mmap
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from lab.agent.agent import Agent
 from lab.agent.program import Imm, Load, Op, Read, Result, Store, Write
 from lab.agent.syscalls import Syscall
 
-if TYPE_CHECKING:
-    from lab.agent.process import Process
+READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Mapping:
@@ -21,12 +21,31 @@ class Mapping:
     of exactly `width` bytes, as device registers want.
     """
 
-    def __init__(self, process: Process, address: int, length: int, *, what: str = "mmap") -> None:
+    def __init__(self, process: Agent, address: int, length: int, *, what: str = "mmap") -> None:
         self.process = process
         self.address = address
         self.length = length
         self.what = what
         self.closed = False
+
+    @classmethod
+    def of(
+        cls,
+        process: Agent,
+        length: int,
+        prot: int = READ_WRITE,
+        flags: int = PRIVATE,
+        fd: int = -1,
+        offset: int = 0,
+        *,
+        what: str = "anonymous memory",
+    ) -> Self:
+        """Anonymous private memory unless `flags` and `fd` say otherwise; lengths in bytes.
+
+        Raises RemoteError.
+        """
+        address = process.syscall(Syscall.MMAP, 0, length, prot, flags, fd, offset, what=what)
+        return cls(process, address, length, what=what)
 
     def __enter__(self) -> Self:
         return self

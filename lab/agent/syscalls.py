@@ -83,3 +83,11 @@ class Syscall(IntEnum):
     PIDFD_OPEN = 434
     CLOSE_RANGE = 436
     PIDFD_GETFD = 438
+
+
+def name_of(nr: int) -> str:
+    """What messages call a system call."""
+    try:
+        return Syscall(nr).name.lower()
+    except ValueError:
+        return f"system call {nr}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from _pytest.outcomes import Failed, Skipped
 
-from lab.agent.process import AgentDied, AgentTimeout, RemoteError, RemoteFault
+from lab.agent.errors import AgentDied, AgentTimeout, RemoteError, RemoteFault
 from lab.errors import GuestLost, LabError
 from lab.results.verdict import Verdict
 from lab.testing import NotApplicable

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENODEV, ENOENT
 
-from lab.agent.process import Process, RemoteError
+from lab.agent.errors import RemoteError
+from lab.agent.process import Process
 from lab.errors import InfrastructureError
 from lab.vfio.files import Cdev, Group
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
+from lab.agent.agent import Argument
+from lab.agent.file import RemoteFile
 from lab.agent.memory import Mapping
-from lab.agent.process import Argument, Process, RemoteFile
+from lab.agent.process import Process
 from lab.vfio.uapi import (
     PCI_COMMAND,
     ContainerRequest,
@@ -95,6 +97,8 @@ def capabilities(answer: bytes, offset: int) -> list[Capability]:
 
 class VfioFile(RemoteFile):
     """A file whose requests have names."""
+
+    process: Process
 
     @classmethod
     def open(cls, process: Process, path: str) -> Self:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from os import O_RDONLY, O_WRONLY
 
-from lab.agent.process import AT_FDCWD, Process, path_bytes
+from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Op, Reg
 from lab.agent.syscalls import Syscall
 from lab.config import DeviceModel

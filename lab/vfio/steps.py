@@ -9,8 +9,9 @@ from enum import IntEnum
 from mmap import MAP_SHARED, PROT_READ, PROT_WRITE
 from os import O_RDWR
 
+from lab.agent.calls import AT_FDCWD, path_bytes
 from lab.agent.memory import Mapping
-from lab.agent.process import AT_FDCWD, Process, path_bytes
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Field, Imm, Reg
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode

@@ -12,7 +12,8 @@ from functools import partial
 
 import pytest
 
-from lab.agent.process import Process, RemoteError
+from lab.agent.errors import RemoteError
+from lab.agent.process import Process
 from lab.contract import Mode
 from lab.guest import Guest
 from lab.testing import contract, lacking, not_applicable

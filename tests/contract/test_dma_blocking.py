@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from lab.agent.errors import RemoteError
 from lab.agent.memory import Mapping
-from lab.agent.process import Process, RemoteError
+from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.guest import DmarFault, Guest

@@ -13,7 +13,8 @@ from struct import pack, unpack
 
 import pytest
 
-from lab.agent.process import Process, RemoteFile
+from lab.agent.file import RemoteFile
+from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, lacking, raises_errno

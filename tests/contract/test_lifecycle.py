@@ -13,7 +13,9 @@ from select import POLLIN
 from signal import SIGKILL
 from struct import pack
 
-from lab.agent.process import AT_FDCWD, Process, RemoteFile, path_bytes
+from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.file import RemoteFile
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Program, Reg
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode

@@ -14,7 +14,9 @@ from os import O_NONBLOCK, O_RDONLY
 
 import pytest
 
-from lab.agent.process import Process, RemoteError, path_bytes
+from lab.agent.calls import path_bytes
+from lab.agent.errors import RemoteError
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Program
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode

@@ -16,7 +16,9 @@ from struct import pack, unpack
 
 import pytest
 
-from lab.agent.process import AT_FDCWD, Argument, Process, path_bytes
+from lab.agent.agent import Argument
+from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Program, Reg
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode

@@ -15,8 +15,10 @@ from os import O_RDWR
 
 import pytest
 
+from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.file import RemoteFile
 from lab.agent.inherit import forked, receive_fd, send_fd, socket_between
-from lab.agent.process import AT_FDCWD, Process, RemoteFile, path_bytes
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Reg
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode

@@ -15,15 +15,11 @@ from random import Random
 
 import pytest
 
-from lab.agent.process import (
-    AT_FDCWD,
-    Process,
-    RemoteFile,
-    path_bytes,
-    run_together,
-    shared_mapping,
-)
+from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.file import RemoteFile
+from lab.agent.process import Process
 from lab.agent.program import BARRIER_SIZE, Buf, Call, Delay, Imm, Op, Program, Reg, Result
+from lab.agent.race import run_together, shared_mapping
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, lacking

@@ -12,7 +12,8 @@ from struct import unpack_from
 
 import pytest
 
-from lab.agent.process import Process, RemoteFault
+from lab.agent.errors import RemoteFault
+from lab.agent.process import Process
 from lab.contract import Mode
 from lab.testing import contract, lacking, raises_errno
 from lab.vfio.device import Device

@@ -14,7 +14,8 @@ from struct import pack
 
 import pytest
 
-from lab.agent.process import Process, RemoteFile
+from lab.agent.file import RemoteFile
+from lab.agent.process import Process
 from lab.agent.program import Imm, Program, Store
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode

@@ -15,7 +15,8 @@ from struct import pack
 
 import pytest
 
-from lab.agent.process import AT_FDCWD, Process, path_bytes
+from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.deadline import Deadline

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from errno import EBADF, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENXIO
 from os import O_WRONLY
 
-from lab.agent.process import AT_FDCWD, Process, path_bytes, run_together, shared_mapping
+from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.process import Process
 from lab.agent.program import (
     BARRIER_SIZE,
     Buf,
@@ -25,6 +26,7 @@ from lab.agent.program import (
     Result,
     Store,
 )
+from lab.agent.race import run_together, shared_mapping
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract

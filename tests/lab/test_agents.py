@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from lab.agent import install
-from lab.agent.process import AgentDied
+from lab.agent.errors import AgentDied
 from lab.agent.syscalls import Syscall
 from lab.cache import Cache
 from lab.cell import Testbed

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent.process import AgentDied, AgentTimeout, Process, RemoteError
+from lab.agent.errors import AgentDied, AgentTimeout, RemoteError
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Program
 from lab.agent.syscalls import Syscall
 from lab.cell import Cell, Testbed

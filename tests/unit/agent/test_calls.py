@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent.process import AgentRefused, Process, RemoteError
+from lab.agent.errors import AgentRefused, RemoteError
+from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Delay, Field, Imm, Load, Program, Reg
 from lab.agent.syscalls import Syscall
 

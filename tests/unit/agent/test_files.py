@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent.process import Process, RemoteError
+from lab.agent.errors import RemoteError
+from lab.agent.process import Process
 
 
 def test_an_open_file_goes_with_its_block(process: Process) -> None:

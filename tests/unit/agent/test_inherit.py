@@ -6,8 +6,9 @@ from fcntl import F_SETFD, FD_CLOEXEC
 
 import pytest
 
+from lab.agent.errors import RemoteError
 from lab.agent.inherit import forked, receive_fd, send_fd, socket_between
-from lab.agent.process import Process, RemoteError
+from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
 
 from .conftest import Connect

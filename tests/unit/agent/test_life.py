@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lab.agent.process import AgentDied, AgentTimeout, Process
+from lab.agent.errors import AgentDied, AgentTimeout
+from lab.agent.process import Process
 from lab.agent.program import Call, Delay, Imm, Program
 from lab.agent.protocol import (
     MAX_PAYLOAD,

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from lab.agent.process import Process, RemoteFault
+from lab.agent.errors import RemoteFault
+from lab.agent.process import Process
 from lab.agent.program import Call, Imm, Load, Program, Read, Reg, Store, Write
 from lab.agent.syscalls import Syscall
 

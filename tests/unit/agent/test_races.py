@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent.process import (
-    AgentRefused,
-    Process,
-    path_bytes,
-    run_together,
-    shared_mapping,
-)
+from lab.agent.calls import path_bytes
+from lab.agent.errors import AgentRefused
+from lab.agent.process import Process
 from lab.agent.program import BARRIER_SIZE, Buf, Call, Delay, Imm, Program, Reg, Result
+from lab.agent.race import run_together, shared_mapping
 from lab.agent.syscalls import Syscall
 
 ROUNDS = 300
