@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from lab.agent.agent import Agent
-from lab.agent.calls import AT_FDCWD, StrPath, at, close, openat, path_bytes, readlinkat
+from lab.agent.calls import StrPath, at, close, openat, path_bytes, readlinkat, write_file
 from lab.agent.errors import RemoteError, check
 from lab.agent.file import RemoteFile
 from lab.agent.memory import PRIVATE, READ_WRITE, Mapping
@@ -48,10 +48,9 @@ class Process(Agent):
 
     def open(self, path: StrPath, flags: int = os.O_RDWR, mode: int = 0) -> RemoteFile:
         """Raises RemoteError. `flags` are those of `os`, as the guest has the same."""
-        fd = self.syscall(
-            Syscall.OPENAT, AT_FDCWD, path_bytes(path), flags, mode, what=os.fspath(path)
-        )
-        return RemoteFile(self, fd, os.fspath(path))
+        name = os.fspath(path)
+        opened = self.checked(openat(path, flags=flags, mode=mode), f"openat {name}")
+        return RemoteFile(self, opened.value, name)
 
     def adopt(self, fd: int, name: str) -> RemoteFile:
         """Own an fd that another call returned."""
@@ -93,15 +92,9 @@ class Process(Agent):
         )
 
     def write_text(self, path: StrPath, text: str) -> None:
-        """Into an existing file, in one write(), as sysfs wants. Raises RemoteError."""
+        """See `write_file`. Raises RemoteError."""
         data = text.encode(errors="surrogateescape")
-        opened, written, _ = self.batch(
-            [
-                openat(path, os.O_WRONLY | os.O_TRUNC),
-                Call(Syscall.WRITE, (Reg(0), Buf(data, returned=False), Imm(len(data)))),
-                close(),
-            ]
-        )
+        opened, written, _ = self.batch(write_file(path, data))
         check(opened, f"openat {os.fspath(path)}")
         if check(written, f"write {os.fspath(path)}").value != len(data):
             raise RemoteError(errno.EIO, f"write {os.fspath(path)}, cut short")
@@ -143,7 +136,7 @@ class Process(Agent):
     def _slurp(self, path: StrPath, flags: int, nr: Syscall, sizes: Sequence[int]) -> bytes:
         opened, *reads, _ = self.batch(
             [
-                openat(path, flags),
+                openat(path, flags=flags),
                 *(Call(nr, (Reg(0), Buf(size=size), Imm(size))) for size in sizes),
                 close(),
             ]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from os import O_RDONLY, O_WRONLY
 
-from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.calls import close, openat
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Op, Reg
 from lab.agent.syscalls import Syscall
@@ -129,10 +129,9 @@ class Slot:
 
 def _write(path: str, data: bytes, offset: int = 0) -> tuple[Op, ...]:
     """One write to a file of sysfs, as a program's setup."""
-    place = Buf(path_bytes(path), returned=False)
     content = Buf(data, returned=False), Imm(len(data)), Imm(offset)
     return (
-        Call(Syscall.OPENAT, (Imm(AT_FDCWD), place, Imm(O_WRONLY), Imm(0)), register=0),
+        openat(path, flags=O_WRONLY),
         Call(Syscall.PWRITE64, (Reg(0), *content)),
-        Call(Syscall.CLOSE, (Reg(0),)),
+        close(),
     )

@@ -7,9 +7,8 @@ What `lab.vfio.modes` does in many: there a test holds files, here it holds what
 from dataclasses import dataclass
 from enum import IntEnum
 from mmap import MAP_SHARED, PROT_READ, PROT_WRITE
-from os import O_RDWR
 
-from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.calls import close, openat
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Field, Imm, Reg
@@ -53,15 +52,6 @@ class Step:
 
     name: str
     call: Call
-
-
-def open_file(path: str, place: int) -> Call:
-    words = Imm(AT_FDCWD), Buf(path_bytes(path), returned=False), Imm(O_RDWR), Imm(0)
-    return Call(Syscall.OPENAT, words, place)
-
-
-def close(place: int) -> Call:
-    return Call(Syscall.CLOSE, (Reg(place),))
 
 
 def info() -> Call:
@@ -125,8 +115,8 @@ def _cdev_way_in(path: str, iova: int, memory: Mapping) -> tuple[Step, ...]:
     mapped = IommuIoasMap(flags=flags, user_va=memory.address, length=memory.length, iova=iova)
     map_ = Buf(bytes(mapped), inputs=ioas)
     return (
-        Step("open of the iommufd", open_file(Iommufd.PATH, Place.CONTEXT)),
-        Step("open of the cdev", open_file(path, Place.DEVICE)),
+        Step("open of the iommufd", openat(Iommufd.PATH, Place.CONTEXT)),
+        Step("open of the cdev", openat(path, Place.DEVICE)),
         Step("BIND", _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_BIND_IOMMUFD, bind)),
         Step("IOAS_ALLOC", _ioctl(Place.CONTEXT, IommufdRequest.IOMMU_IOAS_ALLOC, alloc)),
         Step("ATTACH", _ioctl(Place.DEVICE, DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT, attach)),
@@ -146,8 +136,8 @@ def _group_way_in(
     name = Buf(device.address.encode() + b"\0")
     get = _ioctl(group, GroupRequest.VFIO_GROUP_GET_DEVICE_FD, name, Place.DEVICE)
     return (
-        Step("open of the container", open_file(container_path(process, mode), context)),
-        Step("open of the group", open_file(device.group_path(process), group)),
+        Step("open of the container", openat(container_path(process, mode), context)),
+        Step("open of the group", openat(device.group_path(process), group)),
         Step("SET_CONTAINER", _ioctl(group, GroupRequest.VFIO_GROUP_SET_CONTAINER, fd)),
         Step("SET_IOMMU", _ioctl(context, ContainerRequest.VFIO_SET_IOMMU, kind)),
         Step("MAP_DMA", _ioctl(context, ContainerRequest.VFIO_IOMMU_MAP_DMA, map_)),

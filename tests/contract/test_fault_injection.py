@@ -16,6 +16,7 @@ from itertools import count
 
 import pytest
 
+from lab.agent.calls import close, openat
 from lab.agent.memory import Mapping as Memory
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Reg, Result
@@ -27,11 +28,9 @@ from lab.vfio.modes import GROUP_MODES, open_device
 from lab.vfio.steps import (
     Place,
     Step,
-    close,
     closes,
     info,
     map_bar,
-    open_file,
     unmap_bar,
     way_back,
     way_in,
@@ -127,7 +126,7 @@ def _probes(group: str) -> tuple[Call, ...]:
         Call(Syscall.EVENTFD2, (Imm(0), Imm(0)), Own.PROBE),
         close(Own.PROBE),
         info(),
-        open_file(group, Own.PROBE),
+        openat(group, Own.PROBE),
         close(Own.PROBE),
     )
 
@@ -148,7 +147,7 @@ def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group:
     words = Reg(Own.NTH), Buf(size=16), Imm(16), Imm(0)
     probes = _probes(group)
     parts = (
-        (open_file(NTH, Own.NTH), *(each.call for each in flow[:step])),
+        (openat(NTH, Own.NTH), *(each.call for each in flow[:step])),
         probes,
         (set_nth(nth), replace(call, register=spare), Call(Syscall.PREAD64, words), set_nth(0)),
         probes,

@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from errno import ENODEV, ENOENT
 from itertools import islice
-from os import O_WRONLY
 from select import POLLIN
 from signal import SIGKILL
 from struct import pack
 
-from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.calls import write_file
 from lab.agent.file import RemoteFile
 from lab.agent.process import Process
-from lab.agent.program import Buf, Call, Imm, Program, Reg
+from lab.agent.program import Program
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.deadline import Deadline
@@ -34,15 +33,7 @@ SOON = 5.0  # seconds
 
 def _unbind(device: Device) -> Program:
     """Take the device from its driver; the write returns when the driver has let it go."""
-    path, name = path_bytes(f"{device.sysfs}/driver/unbind"), device.address.encode()
-    place = (Imm(AT_FDCWD), Buf(path, returned=False), Imm(O_WRONLY), Imm(0))
-    return Program(
-        setup=(
-            Call(Syscall.OPENAT, place, register=0),
-            Call(Syscall.WRITE, (Reg(0), Buf(name, returned=False), Imm(len(name)))),
-            Call(Syscall.CLOSE, (Reg(0),)),
-        )
-    )
+    return Program(setup=write_file(f"{device.sysfs}/driver/unbind", device.address.encode()))
 
 
 def _came(event: RemoteFile) -> bool:

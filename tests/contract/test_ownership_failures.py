@@ -10,16 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import E2BIG, EBADF, EBADFD, EFAULT, EINVAL, EMFILE, ENODEV, ENOTTY, EPERM
 from mmap import PROT_READ
-from os import O_RDWR
 from resource import RLIMIT_NOFILE
 from struct import pack, unpack
 
 import pytest
 
 from lab.agent.agent import Argument
-from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.calls import close, openat
 from lab.agent.process import Process
-from lab.agent.program import Buf, Call, Imm, Program, Reg
+from lab.agent.program import Buf, Call, Imm, Program
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
@@ -339,14 +338,12 @@ def test_failed_bind_lets_go_of_the_iommufd(
         # The iommufd that each round opens gets the lowest number.
         page.write(0, bytes(_request(_lowest_free_fd(process))))
         process.syscall(Syscall.MPROTECT, page.address, page.length, PROT_READ)
-        path, place = Buf(path_bytes(Iommufd.PATH), returned=False), Imm(page.address)
-        opened = Call(Syscall.OPENAT, (Imm(AT_FDCWD), path, Imm(O_RDWR), Imm(0)), register=0)
         request = Imm(DeviceRequest.VFIO_DEVICE_BIND_IOMMUFD)
-        bind = Call(Syscall.IOCTL, (Imm(cdev.fd), request, place))
+        bind = Call(Syscall.IOCTL, (Imm(cdev.fd), request, Imm(page.address)))
         before = _open_files(hands)
-        program = Program(setup=(opened, bind, Call(Syscall.CLOSE, (Reg(0),))), rounds=FILES)
+        program = Program(setup=(openat(Iommufd.PATH), bind, close()), rounds=FILES)
         results = [each.setup for each in process.run(program, timeout=120.0).rounds]
         assert {bound.errno for _, bound, _ in results} == {EINVAL if taken else EFAULT}
         assert _open_files(hands) - before < FILES // 2
-        process.run(Program(setup=(opened,), rounds=FILES))
+        process.run(Program(setup=(openat(Iommufd.PATH),), rounds=FILES))
         assert _open_files(hands) - before > FILES // 2

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from errno import EBUSY, EINVAL
 from fcntl import F_GETFD, F_SETFD, FD_CLOEXEC
 from itertools import permutations
-from os import O_RDWR
 
 import pytest
 
-from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.calls import close, openat
 from lab.agent.file import RemoteFile
 from lab.agent.inherit import forked, receive_fd, send_fd, socket_between
 from lab.agent.process import Process
@@ -55,11 +54,11 @@ class Outsider:
         """What it is told now. It keeps nothing."""
         opened, _, _, bound, _ = self.process.batch(
             [
-                _open(self.group, 0),
-                Call(Syscall.CLOSE, (Reg(0),)),
-                _open(self.cdev, 1),
+                openat(self.group or ""),
+                close(),
+                openat(self.cdev or "", 1),
                 Call(Syscall.IOCTL, (Reg(1), Imm(BIND), Buf(bytes(self._request())))),
-                Call(Syscall.CLOSE, (Reg(1),)),
+                close(1),
             ]
         )
         return opened.errno if self.group else None, bound.errno if self.cdev else None
@@ -80,11 +79,6 @@ class Outsider:
 
     def _request(self) -> VfioDeviceBindIommufd:
         return VfioDeviceBindIommufd(iommufd=self.iommufd.fd if self.iommufd else -1)
-
-
-def _open(path: str | None, register: int) -> Call:
-    place = Buf(path_bytes(path or ""), returned=False)
-    return Call(Syscall.OPENAT, (Imm(AT_FDCWD), place, Imm(O_RDWR), Imm(0)), register)
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ how many rounds both were in the kernel at once: a race that was none proves not
 import ctypes
 from collections.abc import Callable, Sequence
 from errno import EBUSY, EINVAL
-from os import O_RDWR
 from random import Random
 
 import pytest
 
-from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.calls import close, openat
 from lab.agent.file import RemoteFile
 from lab.agent.process import Process
 from lab.agent.program import BARRIER_SIZE, Buf, Call, Delay, Imm, Op, Program, Reg, Result
@@ -41,11 +40,6 @@ Duel = tuple[Result, Result]
 Recorder = Callable[[str, object], None]
 
 
-def _open(path: str, register: int) -> Call:
-    place = Buf(path_bytes(path), returned=False)
-    return Call(Syscall.OPENAT, (Imm(AT_FDCWD), place, Imm(O_RDWR), Imm(0)), register)
-
-
 def _ioctl(register: int, request: DeviceRequest, argument: ctypes.Structure) -> Call:
     return Call(Syscall.IOCTL, (Reg(register), Imm(request), Buf(bytes(argument))))
 
@@ -57,10 +51,6 @@ def _bind(register: int, iommufd: RemoteFile) -> Call:
 
 def _info(register: int) -> Call:
     return _ioctl(register, DeviceRequest.VFIO_DEVICE_GET_INFO, VfioDeviceInfo())
-
-
-def _close(register: int) -> Call:
-    return Call(Syscall.CLOSE, (Reg(register),))
 
 
 def _wandering(racer: Op) -> tuple[Op, ...]:
@@ -114,12 +104,12 @@ def test_racing_threads_have_one_winner(
         Iommufd.open(process, Iommufd.PATH) as second,
     ):
         program = Program(
-            setup=(_open(path, ONE), _open(path, OTHER)),
+            setup=(openat(path, ONE), openat(path, OTHER)),
             threads=(
                 _wandering(_bind(ONE, first)),
                 _steady(_bind(OTHER, first if same_context else second)),
             ),
-            teardown=(_info(ONE), _info(OTHER), _close(ONE), _close(OTHER)),
+            teardown=(_info(ONE), _info(OTHER), close(ONE), close(OTHER)),
             rounds=ROUNDS,
         )
         rounds = process.run(program, timeout=TIMEOUT).rounds
@@ -141,9 +131,9 @@ def test_racing_binds_of_one_file_have_one_winner(
         Iommufd.open(process, Iommufd.PATH) as second,
     ):
         program = Program(
-            setup=(_open(edu.cdev_path(hands), ONE),),
+            setup=(openat(edu.cdev_path(hands), ONE),),
             threads=(_wandering(_bind(ONE, first)), _steady(_bind(ONE, second))),
-            teardown=(_info(ONE), _close(ONE)),
+            teardown=(_info(ONE), close(ONE)),
             rounds=ROUNDS,
         )
         rounds = process.run(program, timeout=TIMEOUT).rounds
@@ -172,9 +162,9 @@ def test_racing_processes_have_one_winner(
                 (
                     process,
                     Program(
-                        setup=(_open(path, ONE),),
+                        setup=(openat(path, ONE),),
                         threads=(bind,),
-                        teardown=(_info(ONE), _close(ONE)),
+                        teardown=(_info(ONE), close(ONE)),
                         rounds=ROUNDS,
                         barrier=barrier.address,
                         parties=len(processes),
@@ -203,12 +193,12 @@ def test_bind_races_with_opening_the_group(
     """Never both, under group_lock. Neither is allowed: a bind may hold the group off and fail."""
     with Iommufd.open(process, Iommufd.PATH) as iommufd:
         program = Program(
-            setup=(_open(edu.cdev_path(hands), ONE),),
+            setup=(openat(edu.cdev_path(hands), ONE),),
             threads=(
                 _wandering(_bind(ONE, iommufd)),
-                _steady(_open(edu.group_path(hands), OTHER)),
+                _steady(openat(edu.group_path(hands), OTHER)),
             ),
-            teardown=(_info(ONE), _close(ONE), _close(OTHER)),
+            teardown=(_info(ONE), close(ONE), close(OTHER)),
             rounds=ROUNDS,
         )
         rounds = process.run(program, timeout=TIMEOUT).rounds
@@ -240,22 +230,22 @@ def test_bind_and_open_are_held_up_by_a_close(
             program = Program(
                 setup=(
                     *_device_without_its_group(edu, hands, iommufd),
-                    _open(edu.cdev_path(hands), ONE),
+                    openat(edu.cdev_path(hands), ONE),
                 ),
                 threads=(
                     (Delay(dice.randint(0, closing)), _bind(ONE, iommufd)),
-                    (_close(DEVICE),),
-                    (Delay(dice.randint(0, closing)), _open(edu.group_path(hands), OTHER)),
+                    (close(DEVICE),),
+                    (Delay(dice.randint(0, closing)), openat(edu.group_path(hands), OTHER)),
                 ),
-                teardown=(_info(ONE), _close(ONE), _close(OTHER)),
+                teardown=(_info(ONE), close(ONE), close(OTHER)),
                 rounds=HELD_UP_ALIKE,
             )
             for each in process.run(program, timeout=TIMEOUT).rounds:
-                (*_, bind), (close,), (*_, opened) = each.threads
-                assert close.ok, "no device of the group flow was open"
+                (*_, bind), (closed,), (*_, opened) = each.threads
+                assert closed.ok, "no device of the group flow was open"
                 assert each.teardown[0].errno == (0 if bind.ok else EINVAL)
                 duels.append((bind, opened))
-                closing = closing or close.end_ns - close.start_ns
+                closing = closing or closed.end_ns - closed.start_ns
     allowed = {(0, EBUSY), (EBUSY, 0), (EBUSY, EBUSY), (EINVAL, 0), (EINVAL, EBUSY)}
     unexpected = {(one.errno, other.errno) for one, other in duels} - allowed
     assert not unexpected, f"errnos of bind and open, in one round: {unexpected}"
@@ -270,12 +260,12 @@ def _device_without_its_group(
     """Leaves a device of the group flow open in `DEVICE`; an iommufd does not pin the group."""
     fd, name = iommufd.fd.to_bytes(4, "little"), device.address.encode() + b"\0"
     return (
-        _open(device.group_path(hands), OTHER),
+        openat(device.group_path(hands), OTHER),
         Call(Syscall.IOCTL, (Reg(OTHER), Imm(GroupRequest.VFIO_GROUP_SET_CONTAINER), Buf(fd))),
         Call(
             Syscall.IOCTL,
             (Reg(OTHER), Imm(GroupRequest.VFIO_GROUP_GET_DEVICE_FD), Buf(name)),
             register=DEVICE,
         ),
-        _close(OTHER),
+        close(OTHER),
     )

@@ -9,9 +9,8 @@ run's rounds are every run's.
 
 from collections.abc import Callable, Sequence
 from errno import EBADF, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENXIO
-from os import O_WRONLY
 
-from lab.agent.calls import AT_FDCWD, path_bytes
+from lab.agent.calls import close, write_file
 from lab.agent.process import Process
 from lab.agent.program import (
     BARRIER_SIZE,
@@ -33,7 +32,7 @@ from lab.testing import contract
 from lab.vfio.device import Device
 from lab.vfio.edu import BUFFER, BUFFER_SIZE, Command, Register, edu_of
 from lab.vfio.modes import open_device
-from lab.vfio.steps import Place, close, closes, info, map_bar, unmap_bar, way_back, way_in
+from lab.vfio.steps import Place, closes, info, map_bar, unmap_bar, way_back, way_in
 from lab.vfio.uapi import PCI_COMMAND, PciCommand, VfioIommuType1DmaUnmap
 
 IOVA = 0x10_0000
@@ -91,13 +90,8 @@ def test_close_races_with_every_use(
 
 def _driver(device: Device, name: str, driver: str) -> tuple[Call, ...]:
     """A write of the device's address to a file of a driver, or of the bus."""
-    text = device.address.encode()
-    path = Buf(path_bytes(f"/sys/bus/pci/{driver}{name}"), returned=False)
-    return (
-        Call(Syscall.OPENAT, (Imm(AT_FDCWD), path, Imm(O_WRONLY), Imm(0)), Place.FREE),
-        Call(Syscall.WRITE, (Reg(Place.FREE), Buf(text, returned=False), Imm(len(text)))),
-        close(Place.FREE),
-    )
+    path = f"/sys/bus/pci/{driver}{name}"
+    return write_file(path, device.address.encode(), register=Place.FREE)
 
 
 @contract("LIFE-4")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.agent.calls import close, openat
 from lab.agent.errors import AgentRefused, RemoteError
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Delay, Field, Imm, Load, Program, Reg
@@ -83,24 +84,18 @@ def test_a_large_buffer_goes_both_ways(process: Process, tmp_path: Path) -> None
 
 def test_registers_chain_calls_within_a_batch(process: Process, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"chained")
-    path = Buf(os.fsencode(tmp_path / "file") + b"\0", returned=False)
     opened, read, closed = process.batch(
         [
-            Call(Syscall.OPENAT, (Imm(-100), path, Imm(os.O_RDONLY)), register=31),
+            openat(tmp_path / "file", 31, flags=os.O_RDONLY),
             Call(Syscall.READ, (Reg(31), Buf(size=64), Imm(64))),
-            Call(Syscall.CLOSE, (Reg(31),)),
+            close(31),
         ]
     )
     assert (opened.value, read.data[: read.value], closed.value) == (3, b"chained", 0)
 
 
 def test_a_failed_call_leaves_minus_one_in_its_register(process: Process) -> None:
-    failed, closed = process.batch(
-        [
-            Call(Syscall.OPENAT, (Imm(-100), Buf(b"/no/such\0")), register=4),
-            Call(Syscall.CLOSE, (Reg(4),)),
-        ]
-    )
+    failed, closed = process.batch([openat("/no/such", 4), close(4)])
     assert (failed.value, failed.errno) == (-1, errno.ENOENT)
     assert (closed.value, closed.errno) == (-1, errno.EBADF)
 
@@ -110,7 +105,7 @@ def test_registers_start_anew_in_each_round(process: Process) -> None:
         setup=(
             Call(Syscall.FCNTL, (Reg(0), Imm(1))),
             Call(Syscall.DUP, (Imm(0),), register=0),
-            Call(Syscall.CLOSE, (Reg(0),)),
+            close(),
         ),
         rounds=2,
     )
@@ -131,8 +126,8 @@ def test_registers_fill_fields_of_a_buffer_and_are_filled_from_them(process: Pro
                 Syscall.POLL,
                 (Buf(bytes([0, 0, 0, 0, 1, 0, 0, 0]), inputs=(Field(0, 4, 1),)), Imm(1), Imm(0)),
             ),
-            Call(Syscall.CLOSE, (Reg(1),)),
-            Call(Syscall.CLOSE, (Reg(2),)),
+            close(1),
+            close(2),
         ]
     )
     assert all(result.ok for result in (pipe, written, polled, closed, closed_too))
@@ -144,7 +139,7 @@ def test_a_call_that_fails_leaves_minus_one_for_its_fields(process: Process) -> 
     _, closed = process.batch(
         [
             Call(Syscall.PIPE2, (Buf(size=8, outputs=(Field(0, 4, 1),)), Imm(-1))),
-            Call(Syscall.CLOSE, (Reg(1),)),
+            close(1),
         ]
     )
     assert closed.errno == errno.EBADF
@@ -181,7 +176,7 @@ def test_what_does_not_fit_is_refused_and_harms_nothing(process: Process) -> Non
     with pytest.raises(AgentRefused, match="would not fit"):
         process.run(huge)
     with pytest.raises(ValueError, match="out of range"):
-        process.batch([Call(Syscall.CLOSE, (Reg(256),))])
+        process.batch([close(256)])
     assert process.syscall(Syscall.GETPID) == process.pid
 
 

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from lab.agent.calls import close
 from lab.agent.errors import RemoteFault
 from lab.agent.process import Process
 from lab.agent.program import Call, Imm, Load, Program, Read, Reg, Store, Write
@@ -107,7 +108,7 @@ def test_an_access_past_the_end_of_a_file_is_a_bus_error(process: Process) -> No
 
 
 def test_a_fault_leaves_minus_one_in_its_register(process: Process) -> None:
-    faulted, closed = process.batch([Load(Imm(0), 4, register=3), Call(Syscall.CLOSE, (Reg(3),))])
+    faulted, closed = process.batch([Load(Imm(0), 4, register=3), close(3)])
     assert faulted.fault
     assert not closed.ok
 

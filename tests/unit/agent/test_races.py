@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent.calls import path_bytes
+from lab.agent.calls import at, close, openat
 from lab.agent.errors import AgentRefused
 from lab.agent.process import Process
-from lab.agent.program import BARRIER_SIZE, Buf, Call, Delay, Imm, Program, Reg, Result
+from lab.agent.program import BARRIER_SIZE, Call, Delay, Imm, Program, Result
 from lab.agent.race import run_together, shared_mapping
 from lab.agent.syscalls import Syscall
 
@@ -20,17 +20,11 @@ ROUNDS = 300
 
 
 def create(path: Path, register: int) -> Call:
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-    name = Buf(path_bytes(path), returned=False)
-    return Call(Syscall.OPENAT, (Imm(-100), name, Imm(flags), Imm(0o600)), register=register)
+    return openat(path, register, flags=os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
 
 
 def unlink(path: Path) -> Call:
-    return Call(Syscall.UNLINKAT, (Imm(-100), Buf(path_bytes(path), returned=False), Imm(0)))
-
-
-def close(register: int) -> Call:
-    return Call(Syscall.CLOSE, (Reg(register),))
+    return Call(Syscall.UNLINKAT, (*at(path), Imm(0)))
 
 
 def assert_one_wins(contenders: list[Result]) -> None:
