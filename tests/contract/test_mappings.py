@@ -12,6 +12,7 @@ from mmap import PROT_READ
 
 import pytest
 
+from lab.agent.inherit import forked
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
@@ -368,6 +369,28 @@ def test_mapping_pins_the_page_and_not_the_address(
             registers.copy_in(IOVA, 13)
             registers.copy_out(2 * IOVA, 13)
             assert memory.read(0, 13) == b"the old bytes"
+
+
+@contract("MAP-11")
+def test_mapping_stays_with_the_parent_after_a_fork(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """mm/memory.c: copy_present_ptes() gives the child a copy of what may be pinned at once.
+
+    It asks folio_needs_cow_for_dma(); a page that the two shared would leave the device to
+    whoever writes last, and the parent's first write would go to another page.
+    """
+    with _space(process, edu, mode) as (space, registers, memory):
+        memory.write(0, b"before".ljust(PAGE) * PAGES)  # present, so that gup takes its fast path
+        space.map(IOVA, memory)
+        with forked(process) as child, hands.open(f"/proc/{child}/mem") as childs:
+            childs.pwrite(b"the child's.", memory.address)
+            memory.write(0, b"the parent's")
+            registers.copy_in(IOVA, 12)
+            registers.copy_out(IOVA + PAGE, 12)
+            assert memory.read(PAGE, 12) == b"the parent's"
+            assert childs.pread(12, memory.address) == b"the child's."
+            assert childs.pread(12, memory.address + PAGE) == b"before      "
 
 
 def _reached(registers: Edu, memory: Mapping) -> list[bool]:
