@@ -120,7 +120,10 @@ class Cache:
 
     def peek(self, kind: str, inputs: Mapping[str, Any]) -> Entry | None:
         """The same as `find`, but to be looked at only: it is not used."""
-        key = key_of(inputs)
+        return self.entry(kind, key_of(inputs))
+
+    def entry(self, kind: str, key: str) -> Entry | None:
+        """The entry with this key, to be looked at only, or None."""
         entry = Entry(kind, key, self.root / kind / key)
         return entry if (entry.path / PROVENANCE).exists() else None
 

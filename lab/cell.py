@@ -36,6 +36,7 @@ from lab.kernel.incremental import Base
 from lab.kernel.series import Series
 from lab.progress import Progress
 from lab.results.folder import RunFolder
+from lab.vfio import drift
 from lab.vfio.device import Device
 
 
@@ -125,6 +126,7 @@ class Cell:
         self.qemu = find_qemu(choice.qemu, cache)
         check_machine(self.machine, self.qemu)  # before a kernel is built for it
         self.kernel = prepare_kernel(lab, choice, cache, progress)
+        drift.check(self.kernel, cache, progress)
         name = choice.image or lab.run.image
         self.image = image.prepare(name, lab, cache, progress, update=choice.update)
         self._agent = install.binary(cache)

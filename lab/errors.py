@@ -6,6 +6,7 @@
 | ConfigurationError  | the user                | 2                       |
 | BuildError          | the author of the patch | 2                       |
 | InfrastructureError | the owner of the lab    | 2                       |
+| DriftError          | who changed the uAPI    | 2                       |
 | GuestLost           | see `splat`             | 1 with a splat, else 2  |
 
 A rule that the kernel broke is no error of the lab: it is a verdict (`lab.results`).
@@ -37,6 +38,10 @@ class BuildError(LabError):
 
 class InfrastructureError(LabError):
     """The host, its network, its disk or its QEMU failed."""
+
+
+class DriftError(LabError):
+    """The kernel's user-space API is not the one that the lab speaks: structures, numbers."""
 
 
 class GuestLost(LabError):

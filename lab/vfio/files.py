@@ -6,7 +6,6 @@ kernel's answer.
 """
 
 import ctypes
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -44,16 +43,21 @@ from lab.vfio.uapi import (
     PciIrq,
     PciRegion,
     UnmapFlag,
+    VfioBitmap,
     VfioDeviceAttachIommufdPt,
     VfioDeviceBindIommufd,
     VfioDeviceDetachIommufdPt,
     VfioDeviceFeature,
     VfioDeviceInfo,
     VfioGroupStatus,
+    VfioInfoCapHeader,
     VfioIommuType1DirtyBitmap,
+    VfioIommuType1DirtyBitmapGet,
     VfioIommuType1DmaMap,
     VfioIommuType1DmaUnmap,
     VfioIommuType1Info,
+    VfioIommuType1InfoCapIovaRange,
+    VfioIovaRange,
     VfioIrqInfo,
     VfioIrqSet,
     VfioPciDependentDevice,
@@ -62,7 +66,7 @@ from lab.vfio.uapi import (
     VfioRegionInfo,
 )
 
-_LINK = struct.Struct("<HHI")  # id, version, offset of the next one
+_LINK = ctypes.sizeof(VfioInfoCapHeader)
 NO_FLAG = UnmapFlag(0)
 NO_HWPT_FLAG = HwptFlag(0)
 READ_WRITE = MapFlag.VFIO_DMA_MAP_FLAG_READ | MapFlag.VFIO_DMA_MAP_FLAG_WRITE
@@ -88,10 +92,10 @@ def capabilities(answer: bytes, offset: int) -> list[Capability]:
     found: dict[int, Capability] = {}
     while offset:
         assert offset not in found, f"the chain of capabilities comes back to {offset:#x}"
-        assert offset + _LINK.size <= len(answer), f"the chain leaves the answer, to {offset:#x}"
-        identity, version, following = _LINK.unpack_from(answer, offset)
-        found[offset] = Capability(identity, version, answer[offset + _LINK.size :])
-        offset = following
+        assert offset + _LINK <= len(answer), f"the chain leaves the answer, to {offset:#x}"
+        link = VfioInfoCapHeader.from_buffer_copy(answer, offset)
+        found[offset] = Capability(link.id, link.version, answer[offset + _LINK :])
+        offset = link.next
     return list(found.values())
 
 
@@ -190,8 +194,10 @@ class Container(VfioFile):
         _, chain = self.info()
         wanted = InfoCapability.VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE
         (found,) = [each.data for each in chain if each.id == wanted]
-        count, _ = struct.unpack_from("<II", found)
-        return [struct.unpack_from("<QQ", found, 8 + 16 * index) for index in range(count)]
+        whole = bytes(VfioInfoCapHeader()) + found
+        head = VfioIommuType1InfoCapIovaRange.from_buffer_copy(whole)
+        ranges = (VfioIovaRange * head.nr_iovas).from_buffer_copy(whole, ctypes.sizeof(head))
+        return [(each.start, each.end) for each in ranges]
 
     def info(self) -> tuple[VfioIommuType1Info, list[Capability]]:
         """GET_INFO with the chain behind it."""
@@ -210,23 +216,23 @@ class Container(VfioFile):
 
     def log_dirty(self, flag: DirtyFlag) -> None:
         """Start or stop the log of dirty pages."""
-        length = VfioIommuType1DirtyBitmap.iova.offset
-        request = VfioIommuType1DirtyBitmap(argsz=length, flags=flag)
-        self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, bytes(request)[:length])
+        request = VfioIommuType1DirtyBitmap(flags=flag)
+        self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, request)
 
     def dirty_pages(self, iova: int, pages: int, page_size: int = 4096) -> list[bool]:
         """Which of so many pages from `iova` on the log calls dirty."""
         words = -(-pages // 64)
         with self.process.mmap(8 * words) as bitmap:
-            request = VfioIommuType1DirtyBitmap(
-                flags=DirtyFlag.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+            wanted = VfioIommuType1DirtyBitmapGet(
                 iova=iova,
                 size=pages * page_size,
-                bitmap_pgsize=page_size,
-                bitmap_size=bitmap.length,
-                bitmap_data=bitmap.address,
+                bitmap=VfioBitmap(pgsize=page_size, size=bitmap.length, data=bitmap.address),
             )
-            self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, request)
+            head = VfioIommuType1DirtyBitmap(
+                argsz=ctypes.sizeof(VfioIommuType1DirtyBitmap) + ctypes.sizeof(wanted),
+                flags=DirtyFlag.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+            )
+            self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, bytes(head) + bytes(wanted))
             bits = int.from_bytes(bitmap.read(), "little")
         return [bool(bits >> page & 1) for page in range(pages)]
 
