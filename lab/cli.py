@@ -40,7 +40,7 @@ Patches = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Of the series only the first N.")
 ]
 Machine = Annotated[str | None, typer.Option(help="A machine of lab.yaml.")]
-Image = Annotated[str | None, typer.Option(help="An image of lab.yaml.")]
+Image = Annotated[str | None, typer.Option(help="An image of lab.yaml, or a path to an initramfs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QemuPath = Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="Another QEMU.")]
 QemuArgs = Annotated[

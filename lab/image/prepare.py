@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.cache import Cache, Entry
+from lab.cache import PROVENANCE, Cache, Entry, hash_of_file
 from lab.config import Lab
 from lab.debian import Archive, ListsTooOld, Package
 from lab.errors import ConfigurationError
@@ -49,11 +49,13 @@ class Image:
 def prepare(
     name: str, lab: Lab, cache: Cache, progress: Progress, *, update: bool = False
 ) -> Image:
-    """The image of lab.yaml's name, from the cache or made into it.
+    """The image of lab.yaml's name, from the cache or made into it; or an initramfs, by its path.
 
     With `update` the newest packages are looked up anew. Raises ConfigurationError (recipe,
     packages, size) and InfrastructureError (mirror, disk).
     """
+    if name not in lab.images and Path(name).expanduser().is_file():
+        return _of_file(name, Path(name).expanduser().absolute())
     described = recipe.read(lab.path(lab.image(name).recipe), lab)
     archive = Archive(lab.debian, cache, progress)
 
@@ -136,6 +138,16 @@ def _inputs(described: Recipe, packages: Sequence[Package]) -> dict[str, Any]:
 
 def _image(name: str, entry: Entry) -> Image:
     return Image(name, entry.path / INITRAMFS, entry.key, entry.provenance)
+
+
+def _of_file(name: str, initramfs: Path) -> Image:
+    """One that was made already: here, with its provenance beside it, or elsewhere."""
+    known = initramfs.parent / PROVENANCE
+    if known.is_file():
+        entry = Entry("image", initramfs.parent.name, initramfs.parent)
+        return Image(name, initramfs, entry.provenance["key"], entry.provenance)
+    digest = hash_of_file(initramfs)
+    return Image(name, initramfs, digest[:24], {"sha256": digest})
 
 
 def _members(described: Recipe, debs: Mapping[Package, Path], folder: Path) -> list[cpio.Member]:

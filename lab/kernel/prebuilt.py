@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A bzImage that somebody built already."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-from lab.cache import hash_of_file
+from lab.cache import PROVENANCE, hash_of_file
 from lab.errors import ConfigurationError
 from lab.kernel import modules
 from lab.kernel.build import build_id
@@ -17,15 +19,16 @@ _VERSION = slice(0x20E, 0x210)
 def of_bzimage(name: str, bzimage: Path) -> Kernel:
     """The kernel of a bzImage and what lies beside it or in the build tree above it.
 
-    Raises ConfigurationError when the file is no bzImage.
+    One that the lab built itself, with its provenance beside it, is the same as by its name. Raises
+    ConfigurationError when the file is no bzImage.
     """
-    digest = hash_of_file(bzimage)
     release = release_of(bzimage)
     tree = _tree_of(bzimage)
     beside = bzimage.parent
     config = _first(beside / ".config", beside / "config", tree and tree / ".config")
     vmlinux = _first(beside / "vmlinux", tree and tree / "vmlinux")
     include = tree / "usr" / "include" if tree else beside / "headers"
+    provenance = provenance_in(beside) or _of_file(bzimage, release)
     return Kernel(
         name=name,
         bzimage=bzimage,
@@ -34,8 +37,8 @@ def of_bzimage(name: str, bzimage: Path) -> Kernel:
         headers=include if (include / "linux").is_dir() else None,
         release=release,
         build_id=build_id(vmlinux) if vmlinux else None,
-        key=digest[:24],
-        provenance={"bzimage": str(bzimage), "sha256": digest, "release": release},
+        key=provenance.get("key") or provenance["sha256"][:24],
+        provenance=provenance,
         modules=_first(beside / modules.ARCHIVE),
     )
 
@@ -51,6 +54,17 @@ def release_of(bzimage: Path) -> str | None:
     offset = int.from_bytes(head[_VERSION], "little")
     text = head[offset + 0x200 :].split(b"\0", 1)[0].decode(errors="replace") if offset else ""
     return text.split()[0] if text.split() else None
+
+
+def provenance_in(folder: Path) -> dict[str, Any] | None:
+    """The provenance in a folder of the cache's, or in a copy of one."""
+    file = folder / PROVENANCE
+    known: dict[str, Any] | None = json.loads(file.read_text()) if file.is_file() else None
+    return known
+
+
+def _of_file(bzimage: Path, release: str | None) -> dict[str, Any]:
+    return {"bzimage": str(bzimage), "sha256": hash_of_file(bzimage), "release": release}
 
 
 def _tree_of(bzimage: Path) -> Path | None:

@@ -15,7 +15,7 @@ from lab.errors import ConfigurationError
 from lab.kernel import distribution, fragment, modules, source, toolchain
 from lab.kernel.build import RECIPE, Build
 from lab.kernel.kernel import Kernel
-from lab.kernel.prebuilt import of_bzimage
+from lab.kernel.prebuilt import of_bzimage, provenance_in
 from lab.kernel.source import Identity
 from lab.kernel.toolchain import Toolchain
 from lab.progress import Progress
@@ -160,7 +160,8 @@ def source_of(
     """
     base, _ = _split(spec, lab)
     if base not in lab.kernels and Path(base).expanduser().is_file():
-        return None
+        made = provenance_in(Path(base).expanduser().absolute().parent) or {}
+        return source.again(made["source"], lab, cache, progress) if "source" in made else None
     origin = _described(base, lab).source
     if isinstance(origin, DebSource):
         return None

@@ -195,6 +195,22 @@ def identify(
             return TarballIdentity(cache, progress, tarball, _hash(tarball, cache))
 
 
+def again(
+    provenance: Mapping[str, Any], lab: Lab, cache: Cache, progress: Progress
+) -> Identity | None:
+    """The identity that wrote this, whatever the lab means by its source now; None for packages
+    of a kernel that is built already."""
+    match dict(provenance):
+        case {"git": git, "ref": ref, "commit": commit}:
+            return GitIdentity(cache, progress, Path(git), ref, commit)
+        case {"tarball": tarball, "sha256": sha256}:
+            return TarballIdentity(cache, progress, Path(tarball), sha256)
+        case {"packages": _}:
+            return None
+    archive = Archive(lab.debian, cache, progress)
+    return PackageIdentity(cache, progress, archive, Package(**provenance))
+
+
 def recall(
     source: PackageSource | GitSource | TarballSource, lab: Lab, cache: Cache, progress: Progress
 ) -> Identity | None:

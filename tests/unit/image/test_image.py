@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which files go into an image, and what a recipe may say."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from lab.cache import Cache
 from lab.config import Lab
 from lab.errors import ConfigurationError
-from lab.image import files, recipe
+from lab.image import files, prepare, recipe
+from lab.progress import Progress
 
 LAB = """
 debian: {suites: [bookworm]}
@@ -118,3 +121,17 @@ def test_a_library_that_nobody_has_is_named(
     shell = _tree(tmp_path / "shell", "bin/sh")
     with pytest.raises(ConfigurationError, match=r"needs libz\.so\.1"):
         files.choose(recipe.read(folder, lab), {"shell": shell})
+
+
+def test_an_initramfs_is_taken_as_it_is(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "initramfs"
+    file.write_bytes(b"bits")
+    cache, progress = Cache(tmp_path / "cache"), Progress(quiet=True)
+    elsewhere = prepare(str(file), lab, cache, progress)
+    assert elsewhere.initramfs == file
+    assert elsewhere.provenance["sha256"].startswith(elsewhere.key)
+    (tmp_path / "provenance.json").write_text(json.dumps({"key": "abc", "name": "minimal"}))
+    image = prepare(str(file), lab, cache, progress)
+    assert (image.key, image.provenance["name"]) == ("abc", "minimal")
+    with pytest.raises(ConfigurationError, match="unknown image"):
+        prepare(str(tmp_path / "none"), lab, cache, progress)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """From a word to a kernel: what is built, what is found again, and what goes wrong."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -215,6 +216,19 @@ def test_a_bzimage_is_taken_as_it_is(prepared: Prepare, tmp_path: Path) -> None:
     assert kernel.config == config
     assert kernel.vmlinux is None
     assert kernel.headers is None
+
+
+def test_a_bzimage_of_the_labs_own_is_known_by_what_made_it(
+    prepared: Prepare, tmp_path: Path
+) -> None:
+    file = _bzimage(tmp_path / "bzImage")
+    elsewhere = prepared(str(file))
+    assert elsewhere.provenance["sha256"].startswith(elsewhere.key)
+    known = {"name": "v6.12", "key": "abc", "release": "6.12.99"}
+    (tmp_path / "provenance.json").write_text(json.dumps(known))
+    kernel = prepared(str(file))
+    assert kernel.key == "abc"
+    assert kernel.provenance == known
 
 
 def test_a_file_that_is_no_bzimage_is_refused(prepared: Prepare, tmp_path: Path) -> None:
