@@ -49,6 +49,7 @@ class Choice:
     machine: str | None = None
     suites_machine: str | None = None  # for where no machine was asked for
     image: str | None = None
+    agent: Path | None = None  # a binary; None: the one that the lab compiles
     qemu: Path | None = None
     qemu_arguments: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()  # more words for the guest's kernel
@@ -119,6 +120,7 @@ class Cell:
         self, lab: Lab, choice: Choice, cache: Cache, progress: Progress, folder: RunFolder
     ) -> None:
         self.lab = lab
+        self.cache = cache
         self.choice = choice
         self.folder = folder
         self.machine_name = choice.machine or choice.suites_machine or lab.run.machine
@@ -129,7 +131,7 @@ class Cell:
         drift.check(self.kernel, cache, progress)
         name = choice.image or lab.run.image
         self.image = image.prepare(name, lab, cache, progress, update=choice.update)
-        self._agent = install.binary(cache)
+        self.agent = choice.agent or install.binary(cache)
         self._loop = Loop()
         self._hypervisor = Hypervisor(self.qemu, AcceleratorMemory(cache, self.qemu), self._loop)
         self._worker = ThreadPoolExecutor(1, "boot")
@@ -206,7 +208,7 @@ class Cell:
         with ExitStack() as stack:
             folder = self.folder.guest(number)
             guest = stack.enter_context(boot(order, self._hypervisor, folder, deadline))
-            install.push(guest, self._agent)
+            install.push(guest, self.agent)
             hands = stack.enter_context(install.start(guest, "the lab's own agent"))
             places = {role: Device(role, guest.addresses[role]) for role in guest.devices}
             for role, device in places.items():

@@ -22,6 +22,7 @@ from lab.contract import Mode, rule, rules
 from lab.errors import ConfigurationError, LabError
 from lab.guest import Guest, check_machine
 from lab.progress import Progress
+from lab.results.folder import RunFolder
 from lab.results.judge import excused
 from lab.results.record import TestRecord
 from lab.results.terminal import report
@@ -48,9 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--series", metavar="FILE", help="patches to put on it: an mbox, a maildir, a folder")
     add("--patches", type=int, metavar="N", help="of the series only the first N")
     add("--machine", metavar="M", help="a machine of lab.yaml")
-    add("--image", metavar="I", help="an image of lab.yaml")
+    add("--image", metavar="I", help="an image of lab.yaml, or a path to an initramfs")
+    add("--agent", type=Path, metavar="PATH", help="the agent, compiled (default: by the lab)")
     add("--mode", action="append", metavar="MODE", help="only this mode; may be repeated")
     add("--rule", action="append", metavar="RULE", help="only this rule; may be repeated")
+    add("--failed", type=Path, metavar="DIR", help="only what failed in the run of this folder")
     add("--repeat", type=int, default=1, metavar="N", help="all tests, N times in a row")
     add("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one)")
     add("--qemu", type=Path, metavar="PATH", help="another QEMU")
@@ -76,6 +79,7 @@ def choice_of(config: pytest.Config) -> Choice:
         series=series_of(option.series, option.patches),
         machine=option.machine,
         image=option.image,
+        agent=option.agent,
         qemu=option.qemu,
         qemu_arguments=tuple(option.qemu_arg or ()),
         boot_timeout=option.boot_timeout,
@@ -123,6 +127,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             known("mode", name, list(Mode))
         for name in wanted_rules or ():
             known("rule", name, rules())
+        failed = _failed(config.option.failed)
     except ConfigurationError as error:
         raise pytest.UsageError(str(error)) from error
     kept = [
@@ -130,12 +135,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if (not modes or _mode_of(item) in modes)
         and (not wanted_rules or _rule_of(item) in wanted_rules)
+        and (failed is None or _id(item) in failed)
         and (config.option.slow or not item.get_closest_marker("slow"))
     ]
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
     _group_by_machine(config, lab, items)
+
+
+def _failed(folder: Path | None) -> set[str] | None:
+    """The tests that failed in a run; None where no run is named."""
+    if not folder:
+        return None
+    return {test.id for test in RunFolder(folder).read().tests if test.verdict.is_trouble}
+
+
+def _id(item: pytest.Item) -> str:
+    """A test's id, the same in each repetition."""
+    return _REPEATED.sub("", item.nodeid)
+
+
+def _words(config: pytest.Config, lab: Lab) -> list[str]:
+    """Which tests were asked for, in words that say the same in the lab's folder."""
+    option = config.option
+    words = [_from_root(word, config.invocation_params.dir, lab) for word in config.args]
+    for name in ("rule", "mode", "deselect"):
+        words += [word for value in getattr(option, name) or () for word in (f"--{name}", value)]
+    words += ["-k", option.keyword] if option.keyword else []
+    words += ["-m", option.markexpr] if option.markexpr else []
+    words += ["--failed", str(option.failed.absolute())] if option.failed else []
+    words += ["--slow"] if option.slow else []
+    words += ["--repeat", str(option.repeat)] if option.repeat != 1 else []
+    return words + ([f"--maxfail={option.maxfail}"] if option.maxfail else [])
+
+
+def _from_root(word: str, here: Path, lab: Lab) -> str:
+    """A path, perhaps with a test behind it."""
+    place, *test = word.split("::")
+    path = (here / place).resolve()
+    inside = path.relative_to(lab.root) if path.is_relative_to(lab.root) else path
+    return "::".join([str(inside), *test])
 
 
 def _group_by_machine(config: pytest.Config, lab: Lab, items: list[pytest.Item]) -> None:
@@ -231,6 +271,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             Progress(),
             out=config.option.out,
             selection=config.invocation_params.args,
+            words=_words(config, lab),
         )
     except LabError as error:
         pytest.exit(str(error), returncode=2)
@@ -341,7 +382,7 @@ def pytest_runtest_makereport(
         verdict = excused(watch.end(), known)
         run.add(
             TestRecord(
-                id=_REPEATED.sub("", item.nodeid),
+                id=_id(item),
                 suite=item.stash[_SUITE],
                 verdict=verdict.verdict,
                 duration=round(watch.seconds, 4),

@@ -3,12 +3,15 @@
 
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import lab as package
 from lab import deviations
 from lab.cache import Cache
 from lab.cell import Cell, Choice, Testbed
@@ -19,6 +22,7 @@ from lab.errors import GuestLost, LabError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord, Trouble
+from lab.results.replay import DESCRIBE, PYTEST, Part, Replay, rebuilt
 from lab.results.verdict import Verdict
 
 _LONG_WRITE = 0.1  # seconds
@@ -35,7 +39,11 @@ class Session:
         *,
         out: Path | None = None,
         selection: Sequence[str] = (),
+        words: Sequence[str] = (),
+        command: tuple[str, ...] = PYTEST,
     ) -> None:
+        """`selection` is what was asked for, as it was. `words` say the same to `command`, see
+        `Replay`: with them the run is repeated."""
         self.lab = lab
         self.choice = choice
         self.progress = progress
@@ -48,6 +56,8 @@ class Session:
         self._figures: dict[str, float] = {}
         self._repeats: dict[int, int] = {}  # by the guest's number
         self._selection = tuple(selection)
+        self._words = tuple(words)
+        self._command = command
         self._accelerator = ""
         self._machines: dict[str, Machine] = {}
         self._deviations: tuple[Deviation, ...] = ()
@@ -61,6 +71,7 @@ class Session:
         cell = Cell(self.lab, self.choice, Cache.of_user(), self.progress, self.folder)
         self.cell = cell.__enter__()
         self.cell.boot_ahead()
+        self.folder.write_replay(self._replay(cell))
 
     def testbed(self, machine: str | None = None) -> Testbed:
         """The living guest on a machine, by default the cell's own.
@@ -161,6 +172,43 @@ class Session:
         )
         return self._with_cell(record, self.cell) if self.cell else record
 
+    def _replay(self, cell: Cell) -> Replay:
+        kernel, image = cell.kernel, cell.image
+        named = kernel.provenance.get("name", kernel.name)
+        built = f", build id {kernel.build_id}" if kernel.build_id else ""
+        return Replay(
+            version=version("vfio-lab"),
+            commit=_commit(self.lab.root),
+            lab=self.lab.root,
+            package=Path(package.__file__).parents[1],
+            python=Path(sys.executable),
+            cache=cell.cache.root.absolute(),
+            kernel=Part(
+                f"{named}, {kernel.release or 'of an unknown release'}, key {kernel.key}{built}",
+                kernel.bzimage.absolute(),
+                kernel.key,
+                rebuilt(kernel.provenance, kernel.key),
+                kernel.provenance.get("sha256"),
+            ),
+            image=Part(
+                f"{image.provenance.get('name', image.name)}, key {image.key}",
+                image.initramfs.absolute(),
+                image.key,
+                f"make it again: vfio-lab run --image {image.name}",
+                image.provenance.get("sha256"),
+            ),
+            agent=Part(
+                "the agent", cell.agent.absolute(), cell.agent.parent.name, "vfio-lab run makes it"
+            ),
+            qemu=cell.qemu.path,
+            qemu_version=cell.qemu.description.removeprefix("QEMU emulator version "),
+            machine=self.choice.machine,
+            qemu_arguments=self.choice.qemu_arguments,
+            boot_timeout=self.choice.boot_timeout,
+            command=self._command,
+            words=self._words,
+        )
+
     @staticmethod
     def _with_cell(record: RunRecord, cell: Cell) -> RunRecord:
         kernel = {k: v for k, v in asdict(cell.kernel).items() if not isinstance(v, Path)}
@@ -175,6 +223,16 @@ class Session:
                 "version": cell.qemu.description.removeprefix("QEMU emulator version "),
             },
         )
+
+
+def _commit(root: Path) -> str | None:
+    """What git calls the lab's tree; None where it is none."""
+    argv = ["git", "-C", str(root), *DESCRIBE]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def _age_of_this_process() -> float:

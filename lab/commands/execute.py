@@ -23,6 +23,7 @@ from lab.programs.ktap import Outcome
 from lab.programs.run import SKIP, Ended, TimedOut
 from lab.progress import Progress
 from lab.results.record import TestRecord
+from lab.results.replay import EXEC
 from lab.results.terminal import report
 from lab.results.verdict import Verdict
 from lab.session import Session
@@ -47,6 +48,13 @@ class Order:
     mode: Mode | None = None
     timeout: float = 300.0  # seconds
 
+    def words(self) -> list[str]:
+        """The same for the command line."""
+        found = [word for role in self.devices for word in ("--device", role)]
+        found += ["--mode", self.mode.value] if self.mode else []
+        found += ["--timeout", f"{self.timeout:g}"]
+        return [*found, "--", str(self.program.absolute()), *self.arguments]
+
 
 def execute(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json: bool) -> int:
     """Run it, show what it prints as it comes, and report; returns the exit status.
@@ -55,7 +63,9 @@ def execute(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json
     it is the other way round.
     """
     words = [str(order.program), *order.arguments]
-    session = Session(lab, choice, Progress(), out=out, selection=words)
+    session = Session(
+        lab, choice, Progress(), out=out, selection=words, words=order.words(), command=EXEC
+    )
     finished = True
     try:
         session.prepare()

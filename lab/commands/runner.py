@@ -47,7 +47,14 @@ def run_suites(
         choice = replace(choice, suites_machine=lab.machine_for(selection.suites))
     progress = Progress()
     words = [*selection.suites, *selection.words()]
-    session = Session(lab, choice, progress, out=out, selection=words)
+    session = Session(
+        lab,
+        choice,
+        progress,
+        out=out,
+        selection=words,
+        words=[str(lab.suite(name).tests) for name in selection.suites] + selection.words(),
+    )
     try:
         session.prepare()
         _pytest(session, [str(path) for path in paths] + selection.words())

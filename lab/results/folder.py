@@ -6,6 +6,8 @@
 | results.json  | the run: `lab.results.record.RunRecord`                |
 | junit.xml     | the same for other programs                            |
 | kernel.json   | what the kernel was made of; image.json the same       |
+| replay.sh     | repeats the run, or a part of it: `lab.results.replay` |
+| replay.json   | the same for `vfio-lab replay` and `vfio-lab bundle`   |
 | guests/001/   | a guest's console, its QEMU's argv, a test's evidence  |
 """
 
@@ -23,6 +25,7 @@ import platformdirs
 from lab.errors import ConfigurationError, InfrastructureError
 from lab.results.junit import junit
 from lab.results.record import RunRecord
+from lab.results.replay import ORDERS, SCRIPT, Replay
 
 RESULTS = "results.json"
 JUNIT = "junit.xml"
@@ -84,6 +87,16 @@ class RunFolder:
                 f"{self.path}: the results cannot be written: {error.strerror}"
             ) from error
 
+    def write_replay(self, replay: Replay) -> None:
+        """Write how the run is repeated. Raises InfrastructureError as `write` does."""
+        try:
+            self._replace(ORDERS, _json(replay.to_json()))
+            self._replace(SCRIPT, replay.script(), mode=0o755)
+        except OSError as error:
+            raise InfrastructureError(
+                f"{self.path}: {SCRIPT} cannot be written: {error.strerror}"
+            ) from error
+
     def read(self) -> RunRecord:
         """The record that was written here. Raises ConfigurationError where there is none."""
         file = self.path / RESULTS
@@ -95,11 +108,22 @@ class RunFolder:
             ) from error
         return RunRecord.from_json(content)
 
-    def _replace(self, name: str, text: str) -> None:
+    def read_replay(self) -> Replay:
+        """How the run is repeated. Raises ConfigurationError where that is not known."""
+        file = self.path / ORDERS
+        try:
+            return Replay.from_json(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"{file}: {error}",
+                hint="name the folder of a run that came as far as to have a kernel",
+            ) from error
+
+    def _replace(self, name: str, text: str, *, mode: int = 0o644) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}-")
         try:
             with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 (it is a descriptor)
-                os.fchmod(handle, 0o644)  # mkstemp's files are private; a report is not
+                os.fchmod(handle, mode)  # mkstemp's files are private; a report is not
                 file.write(text)
             Path(temporary).replace(self.path / name)
         except BaseException:

@@ -18,7 +18,7 @@ from lab.results.verdict import Verdict, worst
 SCHEMA = 1
 
 
-class _Written:
+class Written:
     """A record that is written as JSON and read again, the same."""
 
     def to_json(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class _Written:
 
 
 @dataclass(frozen=True)
-class TestRecord(_Written):
+class TestRecord(Written):
     """What became of one test.
 
     `id` is pytest's node id; `rule` the contract's rule it cites, None where it cites none;
@@ -79,7 +79,7 @@ class TestRecord(_Written):
 
 
 @dataclass(frozen=True)
-class Trouble(_Written):
+class Trouble(Written):
     """What went wrong with the run and belongs to no test.
 
     `verdict` is lab-error, or guest-lost where a guest was lost outside a test.
@@ -115,7 +115,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class RunRecord(_Written):
+class RunRecord(Written):
     """One run: what was asked for, what it ran on, and what came of it.
 
     `version` is the lab's; `started` is ISO 8601 in UTC, `2025-11-22T12:59:00Z`; `seconds` is how
