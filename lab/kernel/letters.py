@@ -17,6 +17,7 @@ import b4
 from lab.errors import ConfigurationError, InfrastructureError
 
 STDIN = "-"
+MADE_UP = "@without-an-id.invalid"  # the end of a message-id that is ours
 _POLICY = email.policy.EmailPolicy(utf8=True, cte_type="8bit", max_line_length=None)
 _MESSAGE_ID = re.compile(r"<?[^\s/<>]+@[^\s/<>]+>?")
 
@@ -87,5 +88,5 @@ def _parsed(data: bytes) -> EmailMessage:
 def _identified(number: int, letter: EmailMessage) -> EmailMessage:
     if not letter["Message-Id"]:
         digest = hashlib.sha256(letter.as_bytes()).hexdigest()[:16]
-        letter["Message-Id"] = f"<{number:04}-{digest}@vfio-lab.invalid>"
+        letter["Message-Id"] = f"<{number:04}-{digest}{MADE_UP}>"
     return letter

@@ -5,18 +5,22 @@ Reading mail is b4's work, and it is not asked to reach for the network. What it
 mail without message-ids, which is what plain `git format-patch` writes: that gets some.
 """
 
+import contextlib
 import io
 import logging
 import re
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from email.errors import HeaderParseError
+from email.headerregistry import Address
 from email.message import EmailMessage
+from email.utils import getaddresses
 
 import b4
 
 from lab.errors import ConfigurationError
-from lab.kernel.letters import name_of, read_letters
+from lab.kernel.letters import MADE_UP, name_of, read_letters
 from lab.kernel.series import Letter, Series
 
 _PREREQUISITE = re.compile(r"^prerequisite-(?:patch|change|message)-id: *(\S.*?)\s*$", re.MULTILINE)
@@ -35,8 +39,8 @@ def series_in(letters: Sequence[EmailMessage], place: str) -> Series:
     """The series in these mails, which came from a place. Raises as `read_series` does."""
     with _quiet_b4():
         box = b4.LoreMailbox()
-        for letter in letters:
-            box.add_message(letter)
+        for mail in letters:
+            box.add_message(mail)
         found = box.get_series(codereview_trailers=False)
         unnumbered = [patch for patch in box.msgid_map.values() if _is_alone(patch)]
         if len(unnumbered) > 1:
@@ -54,12 +58,15 @@ def series_in(letters: Sequence[EmailMessage], place: str) -> Series:
             )
         patches = _mails(found.get_am_ready())
         first = found.patches[0] or found.patches[1]
-    assert first is not None
+        assert first is not None
+        letter = _letter(first)
+        each = tuple(_letter(patch) for patch in found.patches[1:] if patch)
     return Series(
         name=name_of(place),
         file=place,
         patches=patches,
-        letter=Letter(first.full_subject, f"{first.fromname} <{first.fromemail}>", first.msgid),
+        letter=letter,
+        letters=each,
         base_commit=next(_all(_BASE_COMMIT, letters), None),
         prerequisites=tuple(_all(_PREREQUISITE, letters)),
     )
@@ -67,10 +74,37 @@ def series_in(letters: Sequence[EmailMessage], place: str) -> Series:
 
 def _in_order(place: str, patches: list[b4.LoreMessage]) -> Series:
     """Patches that do not say how many they are: their order is the mail's."""
-    first = patches[0]
     mails = _mails([patch.get_am_message() for patch in patches])
-    letter = Letter(first.full_subject, f"{first.fromname} <{first.fromemail}>", first.msgid)
-    return Series(name_of(place), place, mails, letter)
+    letters = tuple(_letter(patch) for patch in patches)
+    return Series(name_of(place), place, mails, letters[0], letters)
+
+
+def _letter(mail: b4.LoreMessage) -> Letter:
+    author = f"{mail.fromname} <{mail.fromemail}>"
+    return Letter(
+        subject=mail.full_subject,
+        author=author,
+        message_id="" if mail.msgid.endswith(MADE_UP) else mail.msgid,
+        date=_header(mail, "Date"),
+        reply_to=_addresses(mail, "Reply-To") or _addresses(mail, "From"),
+        others=_addresses(mail, "To", "Cc"),
+        references=tuple(id_ for id_ in mail.references if not id_.endswith(MADE_UP)),
+        text=re.split(r"^---$|^diff --git ", mail.body, maxsplit=1, flags=re.MULTILINE)[0],
+    )
+
+
+def _header(mail: b4.LoreMessage, name: str) -> str:
+    return str(b4.LoreMessage.clean_header(mail.msg[name])) if mail.msg[name] else ""
+
+
+def _addresses(mail: b4.LoreMessage, *names: str) -> tuple[str, ...]:
+    values = [value for name in names for value in mail.msg.get_all(name, [])]
+    pairs = getaddresses([b4.LoreMessage.clean_header(value) for value in values])
+    found = []
+    for name, address in pairs:
+        with contextlib.suppress(ValueError, HeaderParseError):  # what is no address is passed over
+            found.append(str(Address(name, addr_spec=address)))
+    return tuple(found)
 
 
 def _is_alone(patch: b4.LoreMessage) -> bool:

@@ -25,25 +25,37 @@ _HUNK_SHOWN, _CONFLICT_SHOWN = 12, 60  # lines
 
 @dataclass(frozen=True)
 class Letter:
-    """The mail that a series begins with: its cover letter, or its first patch."""
+    """A mail of a series: a patch, or the cover letter.
+
+    `message_id` has no brackets, and is empty where the mail came without one. `reply_to` is who
+    wants the answers, the author or whom the mail names instead; `others` are all the rest that it
+    went to. `text` is what it says before its diff.
+    """
 
     subject: str
     author: str
     message_id: str
+    date: str = ""
+    reply_to: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
     """Patches, each a mail that `git am` takes. `name` is for messages, `file` where they are from.
 
-    `base_commit` is the commit that they say they were made for, `prerequisites` are the patches or
-    series that they say must come before them.
+    `letter` is the mail that it begins with, the cover letter or the first patch; `letters` are
+    the patches' own, as many. `base_commit` is the commit that they say they were made for,
+    `prerequisites` are the patches or series that they say must come before them.
     """
 
     name: str
     file: str
     patches: tuple[bytes, ...]
     letter: Letter | None = None
+    letters: tuple[Letter, ...] = ()
     base_commit: str | None = None
     prerequisites: tuple[str, ...] = ()
 

@@ -104,6 +104,27 @@ def test_a_thread_is_put_in_order(tmp_path: Path) -> None:
     assert subjects(series.first(1)) == ["[PATCH 1/2] vfio: First"]
 
 
+def test_each_mail_knows_who_is_to_be_answered(tmp_path: Path) -> None:
+    first, second = two()
+    to = 'To: =?utf-8?q?J=C3=B6rg?= <joerg@kernel.test>,\n "List, Kvm" <kvm@vger.test>\n'
+    named = second.replace(
+        "Subject:", f"{to}Cc: not an address\nReply-To: Me <me@kernel.test>\nSubject:"
+    )
+    series = read(tmp_path, COVER, first, named)
+    assert [letter.message_id for letter in series.letters] == [
+        "v1-1@kernel.test",
+        "v1-2@kernel.test",
+    ]
+    assert series.letters[0].reply_to == ("A Developer <dev@kernel.test>",)
+    letter = series.letters[1]
+    assert letter.reply_to == ("Me <me@kernel.test>",)
+    assert letter.others == ("Jörg <joerg@kernel.test>", '"List, Kvm" <kvm@vger.test>')
+    assert letter.references == ("v1-0@kernel.test",)
+    assert letter.date == "Sat, 21 Nov 2026 12:00:02 +0000"
+    assert letter.text.strip().splitlines()[0] == "Say why."
+    assert "diff" not in letter.text
+
+
 def test_the_newest_version_counts(tmp_path: Path) -> None:
     series = read(tmp_path, COVER, *two(1), *two(2))
     assert series.files == ("drivers/vfio/one2.c", "drivers/vfio/two2.c")
@@ -125,6 +146,7 @@ def test_a_missing_patch_is_named(tmp_path: Path) -> None:
 def test_mail_without_message_ids(tmp_path: Path) -> None:
     series = read(tmp_path, *two(ids=False))
     assert subjects(series) == ["[PATCH 1/2] vfio: First", "[PATCH 2/2] vfio: Second"]
+    assert [letter.message_id for letter in series.letters] == ["", ""]
 
 
 def test_patches_without_numbers_are_taken_as_they_come(tmp_path: Path) -> None:

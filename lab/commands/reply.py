@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`vfio-lab series --reply`: what came of a series, as a mail that its user may send."""
+
+import subprocess
+from pathlib import Path
+
+from lab.errors import ConfigurationError
+from lab.kernel import Kernel
+from lab.kernel.series import Series
+from lab.results.compare import Comparison
+from lab.results.folder import RunFolder
+from lab.results.reply import POLICY, Trial, reply
+
+DRAFT = "reply.eml"
+_CONSOLE = "console.log"
+
+
+def write_reply(
+    series: Series,
+    base: Kernel,
+    comparison: Comparison,
+    run: Path,
+    *,
+    whole: bool,
+    culprit: int | None,
+    file: Path,
+) -> None:
+    """Write the mail to `file`. `run` is the folder of the run with the series; see `Trial`.
+
+    Raises ConfigurationError where git does not know the user's name and address, or where `file`
+    cannot be written.
+    """
+    bad = comparison.broken + comparison.crashed
+    trial = Trial(
+        series=series,
+        base=_title(base),
+        kernel=str(base.provenance.get("name", base.name)),
+        after=RunFolder(run).read(),
+        comparison=comparison,
+        whole=whole,
+        culprit=culprit,
+        console=_console(run, bad[0].test.evidence) if bad else "",
+    )
+    try:
+        file.write_bytes(reply(trial, sender()).as_bytes(policy=POLICY))
+    except OSError as error:
+        raise ConfigurationError(f"--reply: {file}: {error.strerror}") from error
+
+
+def sender() -> str:
+    """The user, as git knows them. Raises ConfigurationError where it does not."""
+    name, address = (_configured(f"user.{part}") for part in ("name", "email"))
+    if not name or not address:
+        raise ConfigurationError(
+            "--reply: git does not know your name and address",
+            hint="git config --global user.name NAME; git config --global user.email ADDRESS",
+        )
+    return f"{name} <{address}>"
+
+
+def _configured(name: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "config", name], capture_output=True, text=True, check=False, timeout=10
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def _title(base: Kernel) -> str:
+    source = base.provenance.get("source", {})
+    known = (source.get(key) for key in ("version", "commit"))
+    words = [base.release, next(filter(None, known), None)]
+    name = base.provenance.get("name", base.name)
+    if described := ", ".join(dict.fromkeys(filter(None, words))):
+        return f"{name} ({described})"
+    return str(name)
+
+
+def _console(run: Path, evidence: tuple[str, ...]) -> str:
+    """What the test's guest had printed: the guest was ended after it."""
+    names = [path for path in evidence if Path(path).name == _CONSOLE]
+    try:
+        return (run / names[0]).read_text(errors="replace") if names else ""
+    except OSError:
+        return ""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The draft beside a series' runs, by the user that git knows."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab.commands.reply import DRAFT, sender, write_reply
+from lab.errors import ConfigurationError
+from lab.kernel import Kernel
+from lab.kernel.series import Letter, Series
+from lab.results.compare import compare
+from lab.results.folder import RunFolder
+from lab.results.record import RunRecord, TestRecord
+from lab.results.verdict import Verdict
+
+LETTER = Letter("[PATCH] vfio: Do it", "Ada <a@kernel.test>", "one@kernel.test",
+                reply_to=("Ada <a@kernel.test>",))  # fmt: skip
+SERIES = Series("topic", "topic.mbox", (b"one",), LETTER, (LETTER,))
+BASE = Kernel(
+    "v6.12", Path("bzImage"), None, None, None, "6.12.117", None, "abc",
+    {"name": "v6.12", "source": {"package": "linux", "version": "6.12.117-1"}},
+)  # fmt: skip
+CONSOLE = "guests/001/console.log"
+
+
+@pytest.fixture(autouse=True)
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own settings, and none of the host's."""
+    file = tmp_path / "gitconfig"
+    file.write_text("[user]\nname = Jörg Tester\nemail = joerg@lab.test\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(file))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    monkeypatch.chdir(tmp_path)
+    return file
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = RunFolder.create(tmp_path / "after")
+    (folder.guest(1) / "console.log").write_bytes(b"first\r\nlast \xff\r\n")
+    return folder.path
+
+
+def test_what_is_broken(tmp_path: Path, run: Path) -> None:
+    test = TestRecord(
+        "tests/test_x.py::test_y", "contract", Verdict.BROKEN, 0.1, evidence=(CONSOLE,)
+    )
+    after = RunRecord("0.1.0", "2026-11-22T12:59:00Z", 1.0, tests=(test,))
+    RunFolder(run).write(after)
+    before = replace(after, tests=(replace(test, verdict=Verdict.KEPT),))
+    file = tmp_path / DRAFT
+    comparison = compare(before, after)
+    write_reply(SERIES, BASE, comparison, run, whole=True, culprit=1, file=file)
+    text = file.read_text()
+    assert "From: =?utf-8?q?J=C3=B6rg?= Tester <joerg@lab.test>\n" in text
+    assert "\nIn-Reply-To: <one@kernel.test>\n" in text
+    assert "\nBase     v6.12 (6.12.117, 6.12.117-1)\n" in text
+    assert "\n    first\n    last \ufffd\n" in text
+    assert "\n    vfio-lab run --kernel v6.12 --series SERIES \\\n        -k test_y\n" in text
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        write_reply(SERIES, BASE, comparison, run, whole=True, culprit=1, file=tmp_path)
+
+
+def test_a_user_without_a_name(git: Path) -> None:
+    assert sender() == "Jörg Tester <joerg@lab.test>"
+    git.write_text("[user]\nname = Jörg Tester\n")
+    with pytest.raises(ConfigurationError, match="your name and address"):
+        sender()
