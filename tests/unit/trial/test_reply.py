@@ -5,16 +5,21 @@ import email
 import email.policy
 from dataclasses import replace
 from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
 
 import b4
 import pytest
 
 from lab.contract import Mode
+from lab.kernel import Kernel
 from lab.kernel.series import Letter, Series
 from lab.results.compare import compare
 from lab.results.record import RunRecord, TestRecord
-from lab.results.reply import POLICY, Trial, reply
 from lab.results.verdict import Verdict
+from lab.trial.culprit import Culprit
+from lab.trial.finding import Finding, Step
+from lab.trial.reply import POLICY, Answer, reply
 
 ME = "Jörg Tester <joerg@lab.test>"
 TRAILER = f"Tested-by: {ME}"
@@ -48,6 +53,7 @@ SERIES = Series(
     letter=COVER,
     letters=(replace(COVER, message_id="one@kernel.test"), SECOND),
 )
+BASE = Kernel("v6.12", Path("bzImage"), None, None, None, "6.12.117", None, "abc", {})
 FILE = "tests/contract/test_iommufd.py"
 
 
@@ -75,46 +81,47 @@ def run(**verdicts: Verdict) -> RunRecord:
     )
 
 
-def trial(before: RunRecord, after: RunRecord, **changes: object) -> Trial:
-    made = Trial(
-        series=SERIES,
-        base="v6.12 (6.12.117, 6.12.117-1)",
-        kernel="v6.12",
-        after=after,
-        comparison=compare(before, after),
-        whole=True,
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
+def answer(before: RunRecord, after: RunRecord, **changes: Any) -> Answer:
+    finding = Finding(SERIES, BASE, BASE, compare(before, after), after)
+    for name in changes.keys() & {"culprit", "crash", "splats", "steps", "warnings"}:
+        finding = replace(finding, **{name: changes.pop(name)})
+    made = Answer(finding, "v6.12 (6.12.117, 6.12.117-1)", "v6.12", whole=True)
+    return replace(made, **changes)
 
 
-def sent(trial: Trial) -> EmailMessage:
+def of(said: Answer, **changes: Any) -> Answer:
+    """The same of a series with other letters."""
+    return replace(said, finding=replace(said.finding, series=replace(SERIES, **changes)))
+
+
+def sent(answer: Answer) -> EmailMessage:
     """As a mailer reads it."""
-    mail = reply(trial, ME).as_bytes(policy=POLICY)
+    mail = reply(answer, ME).as_bytes(policy=POLICY)
     return email.message_from_bytes(mail, _class=EmailMessage, policy=email.policy.default)
 
 
-def body(trial: Trial) -> str:
-    text: str = sent(trial).get_content()
+def body(answer: Answer) -> str:
+    text: str = sent(answer).get_content()
     assert max(map(len, text.splitlines())) <= 76
     return text
 
 
-def as_b4_reads_it(trial: Trial) -> b4.LoreMessage:
-    mail = reply(trial, ME)
+def as_b4_reads_it(answer: Answer) -> b4.LoreMessage:
+    mail = reply(answer, ME)
     mail["Message-Id"] = "<draft@lab.test>"
     data = mail.as_bytes(policy=POLICY)
     return b4.LoreMessage(email.message_from_bytes(data, _class=EmailMessage, policy=b4.emlpolicy))
 
 
 KEPT, BROKEN, LOST = Verdict.KEPT, Verdict.BROKEN, Verdict.GUEST_LOST
-GOOD = trial(run(flags=KEPT, size=KEPT), run(flags=KEPT, size=KEPT))
-BAD = trial(
+GOOD = answer(run(flags=KEPT, size=KEPT), run(flags=KEPT, size=KEPT))
+BAD = answer(
     run(flags=KEPT, size=KEPT),
     run(flags=BROKEN, size=KEPT),
-    culprit=2,
+    culprit=Culprit(2, 2, "[PATCH v2 2/2] vfio: cdev: Drop a check"),
     console="[    1.0] before\r\n" * 20 + "[    2.0] last\r\n",
 )
-UNDECIDED = trial(run(flags=KEPT, size=BROKEN), run(flags=LOST, size=BROKEN))
+UNDECIDED = answer(run(flags=KEPT, size=BROKEN), run(flags=LOST, size=BROKEN))
 
 GOOD_BODY = f"""\
 On Sun, 22 Nov 2026 12:00:00 +0000, Ada Author wrote:
@@ -205,7 +212,8 @@ vfio-lab ran its contract of VFIO and iommufd on this series and on its
 base.
 
 1 test came to no verdict, so there is none on the whole: a guest was
-lost without a word of the kernel's, or the lab failed.
+lost without a word of the kernel's, the lab failed, or the base fails
+now and then, too.
 
 Base     v6.12 (6.12.117, 6.12.117-1)
 Machine  vtd; a few tests on no-iommu
@@ -225,12 +233,12 @@ Undecided:
 
 
 @pytest.mark.parametrize(
-    ("trial", "expected"),
+    ("said", "expected"),
     [(GOOD, GOOD_BODY), (BAD, BAD_BODY), (UNDECIDED, UNDECIDED_BODY)],
     ids=["good", "broken", "undecided"],
 )
-def test_what_it_says(trial: Trial, expected: str) -> None:
-    assert body(trial) == expected
+def test_what_it_says(said: Answer, expected: str) -> None:
+    assert body(said) == expected
 
 
 def test_it_answers_the_cover_letter_and_everybody_once() -> None:
@@ -254,18 +262,21 @@ def test_headers_are_ascii_and_no_id_is_folded() -> None:
 def test_it_answers_the_patch_that_is_to_blame() -> None:
     assert sent(BAD)["In-Reply-To"] == "<two@kernel.test>"
     assert sent(BAD)["Subject"] == f"Re: {SECOND.subject}"
-    assert sent(replace(BAD, culprit=None))["In-Reply-To"] == f"<{COVER.message_id}>"
+    assert (
+        sent(replace(BAD, finding=replace(BAD.finding, culprit=None)))["In-Reply-To"]
+        == f"<{COVER.message_id}>"
+    )
 
 
 def test_mail_without_an_id_is_answered_by_its_subject() -> None:
-    mail = sent(replace(GOOD, series=replace(SERIES, letter=replace(COVER, message_id=""))))
+    mail = sent(of(GOOD, letter=replace(COVER, message_id="")))
     assert mail["Subject"] == f"Re: {COVER.subject}"
     assert not {"In-Reply-To", "References"} & set(mail.keys())
 
 
 def test_a_series_of_ones_own() -> None:
     own = replace(COVER, reply_to=(ME,), others=())
-    mail = sent(replace(GOOD, series=replace(SERIES, letter=own)))
+    mail = sent(of(GOOD, letter=own))
     assert mail["To"] == ME
     assert mail["Cc"] is None
 
@@ -279,26 +290,28 @@ def test_b4_finds_the_trailer_of_what_is_good_and_no_other() -> None:
     assert not as_b4_reads_it(UNDECIDED).trailers
 
 
-NOTHING = tuple(replace(test, verdict=Verdict.SKIPPED) for test in GOOD.after.tests)
+NOTHING = tuple(replace(test, verdict=Verdict.SKIPPED) for test in GOOD.finding.after.tests)
 
 
 @pytest.mark.parametrize(
     "less",
     [
         replace(GOOD, whole=False),
-        trial(run(flags=BROKEN), run(flags=BROKEN)),  # fails on both
-        trial(run(flags=KEPT), run()),  # did not run on one
-        trial(replace(GOOD.after, tests=NOTHING), replace(GOOD.after, tests=NOTHING)),
-        trial(GOOD.after, replace(GOOD.after, finished=False)),
+        answer(run(flags=BROKEN), run(flags=BROKEN)),  # fails on both
+        answer(run(flags=KEPT), run()),  # did not run on one
+        answer(
+            replace(GOOD.finding.after, tests=NOTHING), replace(GOOD.finding.after, tests=NOTHING)
+        ),
+        answer(GOOD.finding.after, replace(GOOD.finding.after, finished=False)),
     ],
     ids=["narrowed", "base fails", "missing", "skipped", "unfinished"],
 )
-def test_nobody_vouches_for_less_than_all(less: Trial) -> None:
+def test_nobody_vouches_for_less_than_all(less: Answer) -> None:
     assert "Tested-by:" not in body(less)
 
 
 def test_what_is_mended_is_told() -> None:
-    said = body(trial(run(flags=BROKEN), run(flags=KEPT)))
+    said = body(answer(run(flags=BROKEN), run(flags=KEPT)))
     assert "1 test that fails on the base passes with it." in said
     assert "Mended:\n  IOAS-1   test_flags[iommufd]\n" in said
     assert TRAILER in said
@@ -309,7 +322,7 @@ def test_a_splat_is_shown_and_cut() -> None:
     crash = run(flags=LOST)
     first = replace(crash.tests[0], splats=("\r\n".join(lines),), message="it panicked \udc80")
     crash = replace(crash, tests=(first, *crash.tests[1:]))
-    said = body(trial(run(flags=KEPT), crash, console="not shown"))
+    said = body(answer(run(flags=KEPT), crash, console="not shown"))
     assert "Crashed:\n" in said
     assert "    BUG: KASAN: use-after-free in vfio_df_close\\x1b\n    frame 0\n" in said
     assert "frame 22\n" in said
@@ -318,8 +331,29 @@ def test_a_splat_is_shown_and_cut() -> None:
     assert "it panicked \\udc80" in said
 
 
+def test_a_kernel_that_does_not_boot() -> None:
+    said = body(answer(GOOD.finding.after, replace(GOOD.finding.after, tests=()),
+                       crash="it is lost", console="booting\nand no further\n"))  # fmt: skip
+    assert "The base boots, and with this series the kernel does not." in said
+    assert "    and no further\n" in said
+    assert "Nothing that the base keeps" not in said
+    assert "Tested-by:" not in said
+
+
+def test_what_no_test_stands_for() -> None:
+    steps = (Step(1, "[PATCH 1/2] one", error="it does not compile"),)
+    warnings = ({"file": "drivers/vfio/group.c", "line": 3, "text": "unused variable 'x'"},)
+    splats = ("WARNING: f",)
+    said = body(answer(GOOD.finding.after, GOOD.finding.after,
+                       steps=steps, warnings=warnings, splats=splats))  # fmt: skip
+    assert "reports what it does not report on the base: WARNING: f" in said
+    assert "With the patches up to 1: it does not compile" in said
+    assert "    drivers/vfio/group.c:3: unused variable 'x'" in said
+    assert "Tested-by:" not in said
+
+
 def test_a_long_list_is_cut() -> None:
     names = [f"case_{number}" for number in range(14)]
-    said = body(trial(run(**dict.fromkeys(names, KEPT)), run(**dict.fromkeys(names, BROKEN))))
+    said = body(answer(run(**dict.fromkeys(names, KEPT)), run(**dict.fromkeys(names, BROKEN))))
     assert "14 tests that pass on the base fail with this series." in said
     assert "test_case_9[iommufd]\n  and 4 more\n" in said

@@ -6,43 +6,29 @@ from pathlib import Path
 
 from lab.errors import ConfigurationError
 from lab.kernel import Kernel
-from lab.kernel.series import Series
-from lab.results.compare import Comparison
-from lab.results.folder import RunFolder
-from lab.results.reply import POLICY, Trial, reply
+from lab.trial.finding import Finding
+from lab.trial.reply import POLICY, Answer, reply
 
 DRAFT = "reply.eml"
 _CONSOLE = "console.log"
 
 
-def write_reply(
-    series: Series,
-    base: Kernel,
-    comparison: Comparison,
-    run: Path,
-    *,
-    whole: bool,
-    culprit: int | None,
-    file: Path,
-) -> None:
-    """Write the mail to `file`. `run` is the folder of the run with the series; see `Trial`.
+def write_reply(finding: Finding, run: Path, file: Path, *, whole: bool) -> None:
+    """Write the mail to `file`. `run` is the folder of the run with the series; `whole`, see
+    `Answer`.
 
     Raises ConfigurationError where git does not know the user's name and address, or where `file`
     cannot be written.
     """
-    bad = comparison.broken + comparison.crashed
-    trial = Trial(
-        series=series,
-        base=_title(base),
-        kernel=str(base.provenance.get("name", base.name)),
-        after=RunFolder(run).read(),
-        comparison=comparison,
-        whole=whole,
-        culprit=culprit,
-        console=_console(run, bad[0].test.evidence) if bad else "",
-    )
+    base = finding.base
+    bad = finding.comparison.broken + finding.comparison.crashed
+    evidence = bad[0].test.evidence if bad else ()
+    if finding.crash:
+        evidence = tuple(sorted(str(log.relative_to(run)) for log in run.rglob(_CONSOLE)))
+    kernel = str(base.provenance.get("name", base.name))
+    answer = Answer(finding, _title(base), kernel, whole, _console(run, evidence))
     try:
-        file.write_bytes(reply(trial, sender()).as_bytes(policy=POLICY))
+        file.write_bytes(reply(answer, sender()).as_bytes(policy=POLICY))
     except OSError as error:
         raise ConfigurationError(f"--reply: {file}: {error.strerror}") from error
 

@@ -7,19 +7,22 @@ It is a draft, never sent from here. Its date and message id are the mailer's to
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import getaddresses
+from typing import Any
 
 from lab.contract import Flow, Mode, rules
-from lab.kernel.series import Letter, Series
-from lab.results.compare import Comparison, Pair
-from lab.results.record import RunRecord, TestRecord
+from lab.guest import splats
+from lab.kernel.series import Letter
+from lab.results.compare import Pair
+from lab.results.record import TestRecord
 from lab.results.text import printable
 from lab.results.verdict import Verdict
+from lab.trial.finding import Finding
 
 # Lines are not folded: a folded message id is none. Names in headers become encoded words.
 POLICY = EmailPolicy(cte_type="8bit", max_line_length=None, linesep="\n")
@@ -32,51 +35,49 @@ _CONSOLE = 10  # lines, where the kernel has no report of its own
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A series that was tried.
+class Answer:
+    """What there is to say of a series that was tried.
 
-    `base` names the kernel below it in words, `kernel` as --kernel takes it. `after` is the run of
-    the whole series. `whole` says that nothing narrowed its tests down. `culprit` is the number of
-    the patch to blame, from 1. `console` is what the guest had printed when the first broken test
-    failed.
+    `base` names the kernel below it in words, `kernel` as --kernel takes it. `whole` says that
+    nothing narrowed its tests down. `console` is what the guest had printed when the first broken
+    test failed, or the kernel did not come up.
     """
 
-    series: Series
+    finding: Finding
     base: str
     kernel: str
-    after: RunRecord
-    comparison: Comparison
     whole: bool
-    culprit: int | None = None
     console: str = ""
 
     @property
     def bad(self) -> tuple[Pair, ...]:
         """What the series breaks, the first first."""
-        return self.comparison.broken + self.comparison.crashed
+        return self.finding.comparison.broken + self.finding.comparison.crashed
 
     @property
     def is_tested(self) -> bool:
         """Whether a person may put a Tested-by under it: every test of the suite ran, on both
         kernels, and none failed."""
+        after = self.finding.after
         return (
             self.whole
-            and self.comparison.status == 0
-            and self.after.status == 0
-            and any(test.verdict.is_checked for test in self.after.tests)
+            and self.finding.status == 0
+            and after.status == 0
+            and any(test.verdict.is_checked for test in after.tests)
         )
 
     @property
     def answered(self) -> Letter:
         """The mail that is answered."""
-        if self.bad and self.culprit and self.culprit <= len(self.series.letters):
-            return self.series.letters[self.culprit - 1]
-        return self.series.letter or Letter(self.series.name, "", "")
+        series, culprit = self.finding.series, self.finding.culprit
+        if culprit and culprit.first == culprit.last <= len(series.letters):
+            return series.letters[culprit.last - 1]
+        return series.letter or Letter(series.name, "", "")
 
 
-def reply(trial: Trial, sender: str) -> EmailMessage:
+def reply(answer: Answer, sender: str) -> EmailMessage:
     """The mail. `sender` is a name with an address, `Jane Doe <jane@kernel.test>`."""
-    answered = trial.answered
+    answered = answer.answered
     mail = EmailMessage(policy=POLICY)
     mail["From"] = _addresses([sender])
     to = _addresses(answered.reply_to, besides=[sender])
@@ -90,7 +91,7 @@ def reply(trial: Trial, sender: str) -> EmailMessage:
         mail["In-Reply-To"] = f"<{answered.message_id}>"
         earlier = [id_ for id_ in answered.references if id_ != answered.message_id]
         mail["References"] = " ".join(f"<{id_}>" for id_ in [*earlier, answered.message_id])
-    body = "\n\n".join(_paragraphs(trial, sender)) + "\n"
+    body = "\n\n".join(_paragraphs(answer, sender)) + "\n"
     mail.set_content(body, cte="7bit" if body.isascii() else "8bit")
     return mail
 
@@ -106,24 +107,28 @@ def _addresses(texts: Iterable[str], *, besides: Iterable[str] = ()) -> list[Add
     return found
 
 
-def _paragraphs(trial: Trial, sender: str) -> Iterator[str]:
-    if quoted := _quoted(trial.answered):
+def _paragraphs(answer: Answer, sender: str) -> Iterator[str]:
+    if quoted := _quoted(answer.answered):
         yield quoted
-    yield from _verdict(trial)
-    yield _setting(trial)
-    yield _table(trial)
+    yield from _verdict(answer)
+    yield _setting(answer)
+    if answer.finding.after.tests:
+        yield _table(answer)
     for kind, pairs in (
-        ("Broken", trial.comparison.broken),
-        ("Crashed", trial.comparison.crashed),
-        ("Undecided", trial.comparison.undecided),
-        ("Mended", trial.comparison.mended),
+        ("Broken", answer.finding.comparison.broken),
+        ("Crashed", answer.finding.comparison.crashed),
+        ("Undecided", answer.finding.comparison.undecided),
+        ("Mended", answer.finding.comparison.mended),
     ):
         if pairs:
             yield _list(kind, pairs)
-    if trial.bad:
-        yield from _evidence(trial, trial.bad[0].test)
-        yield _cut("To repeat it:", _command(trial, trial.bad[0].test))
-    if trial.is_tested:
+    if answer.bad:
+        yield from _evidence(answer, answer.bad[0].test)
+        yield _cut("To repeat it:", _command(answer, answer.bad[0].test))
+    elif answer.finding.crash:
+        yield _console(answer)
+        yield _cut("To repeat it:", [_run(answer)])
+    if answer.is_tested:
         yield f"Tested-by: {sender}"
 
 
@@ -140,28 +145,30 @@ def _quoted(answered: Letter) -> str:
     return "\n".join([f"{when}{name} wrote:", *quoted, *(["> [...]"] if shown != lines else [])])
 
 
-def _verdict(trial: Trial) -> Iterator[str]:
-    """What there is to say, in a sentence or two."""
-    comparison, patches = trial.comparison, len(trial.series.patches)
+def _verdict(answer: Answer) -> Iterator[str]:
+    """What there is to say, in a sentence or two each."""
+    finding, patches = answer.finding, len(answer.finding.series.patches)
+    comparison = finding.comparison
     what = "this patch" if patches == 1 else "this series"
     yield _wrapped(
-        f"vfio-lab ran {'its contract of' if trial.whole else 'a part of its contract of'} VFIO "
+        f"vfio-lab ran {'its contract of' if answer.whole else 'a part of its contract of'} VFIO "
         f"and iommufd on {what} and on its base."
     )
-    if trial.bad:
-        count = _counted(len(trial.bad), "test that passes", "tests that pass")
-        failed = "fails" if len(trial.bad) == 1 else "fail"
-        words = f"{count} on the base {failed} with {what}."
-        if trial.culprit and patches > 1:
-            words += f" Patch {trial.culprit} of {patches} is the first after which this is so."
-        yield _wrapped(words)
+    blamed = _blamed(finding)
+    if finding.crash:
+        yield _wrapped(f"The base boots, and with {what} the kernel does not.{blamed}")
+    if answer.bad:
+        count = _counted(len(answer.bad), "test that passes", "tests that pass")
+        failed = "fails" if len(answer.bad) == 1 else "fail"
+        yield _wrapped(f"{count} on the base {failed} with {what}.{blamed}")
     if comparison.undecided:
         count = _counted(len(comparison.undecided), "test came", "tests came")
         yield _wrapped(
             f"{count} to no verdict, so there is none on the whole: a guest was lost without a "
-            "word of the kernel's, or the lab failed."
+            "word of the kernel's, the lab failed, or the base fails now and then, too."
         )
-    if comparison.status == 0:
+    yield from _besides(finding)
+    if finding.status == 0:
         yield _wrapped(f"Nothing that the base keeps is broken by {what}.")
     if comparison.mended:
         count = _counted(len(comparison.mended), "test that fails", "tests that fail")
@@ -169,8 +176,32 @@ def _verdict(trial: Trial) -> Iterator[str]:
         yield _wrapped(f"{count} on the base {passes} with it.")
 
 
-def _setting(trial: Trial) -> str:
-    after = trial.after
+def _blamed(finding: Finding) -> str:
+    culprit, patches = finding.culprit, len(finding.series.patches)
+    if not culprit or patches == 1:
+        return ""
+    who = "Patch" if culprit.first == culprit.last else "One of the patches"
+    return f" {who} {culprit.which} of {patches} is the first after which this is so."
+
+
+def _besides(finding: Finding) -> Iterator[str]:
+    """What no test stands for."""
+    if finding.splats:
+        told = "; ".join(printable(splat) for splat in finding.splats)
+        yield _wrapped(f"The kernel reports what it does not report on the base: {told}")
+    for step in finding.steps:
+        if step.status:
+            yield _wrapped(f"With the patches up to {step.number}: {_first_line(str(step))}")
+    if finding.warnings:
+        yield "\n".join(["The compiler's new warnings:", *map(_warning, finding.warnings)])
+
+
+def _warning(warning: Mapping[str, Any]) -> str:
+    return printable(f"    {warning['file']}:{warning['line']}: {warning['text']}")
+
+
+def _setting(answer: Answer) -> str:
+    after = answer.finding.after
     tests = _counted(len(after.tests), "test", "tests")
     modes = {test.mode for test in after.tests if test.mode}
     if modes:
@@ -180,7 +211,7 @@ def _setting(trial: Trial) -> str:
         machine += f"; a few tests on {', '.join(others)}"
     qemu = ", ".join(filter(None, (str(after.qemu.get("version", "")), after.accel)))
     lines = {
-        "Base": trial.base,
+        "Base": answer.base,
         "Machine": machine,
         "QEMU": qemu,
         "Tests": f"{tests}, of vfio-lab {after.version}",
@@ -192,9 +223,9 @@ def _setting(trial: Trial) -> str:
     )
 
 
-def _table(trial: Trial) -> str:
+def _table(answer: Answer) -> str:
     """Of each group of rules in each mode, how many tests passed of those that ran."""
-    tests = trial.after.tests
+    tests = answer.finding.after.tests
     ran = [test for test in tests if test.verdict not in (Verdict.NOT_APPLICABLE, Verdict.SKIPPED)]
     modes: list[Mode | None] = [mode for mode in Mode if any(test.mode is mode for test in ran)]
     modes += [None] if any(test.mode is None for test in ran) else []
@@ -208,7 +239,7 @@ def _table(trial: Trial) -> str:
         (row[0][:15].ljust(16) + "".join(cell.rjust(10) for cell in row[1:])).rstrip()
         for row in rows
     ]
-    before = [pair for pair in trial.comparison.unchanged if _fails(pair.test)]
+    before = [pair for pair in answer.finding.comparison.unchanged if _fails(pair.test)]
     if before:
         lines.append(f"{_counted(len(before), 'test', 'tests')} of these failed on the base, too.")
     if omitted := len(tests) - len(ran):
@@ -243,7 +274,7 @@ def _list(kind: str, pairs: Sequence[Pair]) -> str:
     return "\n".join(lines)
 
 
-def _evidence(trial: Trial, test: TestRecord) -> Iterator[str]:
+def _evidence(answer: Answer, test: TestRecord) -> Iterator[str]:
     """The first rule that is broken, and how it shows."""
     rule = rules().get(test.rule or "")
     if rule:
@@ -257,8 +288,18 @@ def _evidence(trial: Trial, test: TestRecord) -> Iterator[str]:
     yield "\n".join([f"{printable(test.id)}:", *(f"  {line}" for line in message.splitlines())])
     if test.splats:
         yield _cut("The kernel printed:", printable(test.splats[0]).strip().splitlines()[:_SPLAT])
-    elif lines := printable(trial.console).strip().splitlines()[-_CONSOLE:]:
-        yield _cut("The last lines on the console were:", lines)
+    elif answer.console.strip():
+        yield _console(answer)
+
+
+def _console(answer: Answer) -> str:
+    lines = printable(answer.console).strip().splitlines()
+    shown = next(
+        (splat.text.splitlines()[:_SPLAT] for splat in splats.find("\n".join(lines))), None
+    )
+    if shown:
+        return _cut("The kernel printed:", shown)
+    return _cut("The last lines on the console were:", lines[-_CONSOLE:])
 
 
 def _concerns(key: str, mode: Mode) -> bool:
@@ -269,15 +310,16 @@ def _cut(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, "", *(f"    {line}".rstrip() for line in lines)])
 
 
-def _command(trial: Trial, test: TestRecord) -> list[str]:
+def _command(answer: Answer, test: TestRecord) -> list[str]:
     """For the reader, who has the series by a name of their own."""
     words = ["--rule", test.rule] if test.rule else []
     words += ["--mode", test.mode.value] if test.mode else []
     words += ["-k", test.id.rpartition("::")[2].partition("[")[0]]
-    return [
-        f"vfio-lab run --kernel {shlex.quote(trial.kernel)} --series SERIES \\",
-        f"    {shlex.join(words)}",
-    ]
+    return [f"{_run(answer)} \\", f"    {shlex.join(words)}"]
+
+
+def _run(answer: Answer) -> str:
+    return f"vfio-lab run --kernel {shlex.quote(answer.kernel)} --series SERIES"
 
 
 def _counted(count: int, one: str, many: str) -> str:

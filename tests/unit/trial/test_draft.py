@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.commands.reply import DRAFT, sender, write_reply
 from lab.errors import ConfigurationError
 from lab.kernel import Kernel
 from lab.kernel.series import Letter, Series
@@ -14,6 +13,9 @@ from lab.results.compare import compare
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
+from lab.trial.culprit import Culprit
+from lab.trial.draft import DRAFT, sender, write_reply
+from lab.trial.finding import Finding
 
 LETTER = Letter("[PATCH] vfio: Do it", "Ada <a@kernel.test>", "one@kernel.test",
                 reply_to=("Ada <a@kernel.test>",))  # fmt: skip
@@ -51,8 +53,9 @@ def test_what_is_broken(tmp_path: Path, run: Path) -> None:
     RunFolder(run).write(after)
     before = replace(after, tests=(replace(test, verdict=Verdict.KEPT),))
     file = tmp_path / DRAFT
-    comparison = compare(before, after)
-    write_reply(SERIES, BASE, comparison, run, whole=True, culprit=1, file=file)
+    culprit = Culprit(1, 1, "[PATCH] vfio: Do it")
+    finding = Finding(SERIES, BASE, BASE, compare(before, after), after, culprit=culprit)
+    write_reply(finding, run, file, whole=True)
     text = file.read_text()
     assert "From: =?utf-8?q?J=C3=B6rg?= Tester <joerg@lab.test>\n" in text
     assert "\nIn-Reply-To: <one@kernel.test>\n" in text
@@ -60,7 +63,7 @@ def test_what_is_broken(tmp_path: Path, run: Path) -> None:
     assert "\n    first\n    last \ufffd\n" in text
     assert "\n    vfio-lab run --kernel v6.12 --series SERIES \\\n        -k test_y\n" in text
     with pytest.raises(ConfigurationError, match="Is a directory"):
-        write_reply(SERIES, BASE, comparison, run, whole=True, culprit=1, file=tmp_path)
+        write_reply(finding, run, tmp_path, whole=True)
 
 
 def test_a_user_without_a_name(git: Path) -> None:
