@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lab.cell import Choice
+from lab.commands.speed import figures_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +134,17 @@ def test_each_test_of_its_ktap_has_a_verdict(execute: Callable[..., Done]) -> No
         "ktap.sh::third": "skipped",
     }
     assert "skipped 1: no such device (ktap.sh)" in done.stderr
+
+
+def test_the_speed_of_both_flows_is_measured(execute: Callable[..., Done]) -> None:
+    program = ROOT / "lab" / "programs" / "speed.c"
+    done = execute("speed.c", program.read_text(), "2", "--device", "edu0")
+    assert done.status == 0
+    figures = figures_of(done.stdout)
+    parts = [f"{flow} {part}" for flow in ("group", "cdev") for part in ("bind", "map", "close")]
+    assert list(figures) == parts
+    assert all(len(samples) == 2 for samples in figures.values())
+    assert all(0 < time < 60 for samples in figures.values() for time in samples)
 
 
 def test_the_kernel_complains_and_the_program_does_not(execute: Callable[..., Done]) -> None:
