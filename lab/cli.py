@@ -180,6 +180,17 @@ def series(
     each: Annotated[
         bool, typer.Option("--each", help="Build, boot and test each patch on its own, too.")
     ] = False,
+    speed: Annotated[
+        bool | None,
+        typer.Option(
+            "--speed/--no-speed",
+            help="Measure what is slower or faster; default: where all tests run.",
+        ),
+    ] = None,
+    reply: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a mail that answers the series; it is not sent."),
+    ] = None,
     suite: Annotated[
         list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")
     ] = None,
@@ -221,7 +232,7 @@ def series(
         raise ConfigurationError(
             "a series is a FILE, or a branch", hint="series FILE, or --tree DIR --base REF"
         )
-    order = Order(source, selection, quick=quick, each=each)
+    order = Order(source, selection, quick=quick, each=each, speed=speed, reply=reply)
     sys.exit(try_series(Lab.find(lab_folder), choice, order, out=out, as_json=as_json))
 
 

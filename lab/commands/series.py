@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -25,9 +25,11 @@ from lab.progress import Progress
 from lab.results.folder import JUNIT, RunFolder
 from lab.results.junit import junit
 from lab.results.text import printable
+from lab.trial.draft import sender, write_reply
 from lab.trial.finding import Finding
 from lab.trial.show import show
-from lab.trial.trial import Trial, Words
+from lab.trial.speed import compare_speed
+from lab.trial.trial import AFTER, Trial, Words
 
 SUMMARY = "series.json"
 
@@ -37,12 +39,16 @@ class Order:
     """What is to be tried: the series of a place, as `read_letters` takes it, or of a branch.
 
     `quick`: only the rules whose code the series touches. `each`: every patch on its own, too.
+    `speed`: measure what is slower or faster; None: where all tests run. `reply`: the file for the
+    mail that answers it, None for none.
     """
 
     source: str | Branch
     selection: Selection
     quick: bool = False
     each: bool = False
+    speed: bool | None = None
+    reply: Path | None = None
 
 
 def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json: bool) -> int:
@@ -59,6 +65,9 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
         place, letters = order.source, read_letters(order.source)
     series = series_in(letters, place)
     words = _words(choice, order, series)
+    whole = not words.tests and not order.selection.suites
+    if order.reply:
+        sender()  # who has no name is told now, not when all is done
     _introduce(series, progress)
     if out:
         RunFolder.must_be_empty(out)
@@ -71,10 +80,18 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     save_letters(letters, mail)
     qemu = find_qemu(choice.qemu, cache).description
     trial = Trial(lab, series, base, spec, mail, words, qemu, cache, folder, progress)
-    if not words.tests and not order.selection.suites:
+    if whole:
         _look_first(trial)
     finding = trial.run(kernel, each=order.each)
+    if (whole if order.speed is None else order.speed) and not finding.crash:
+        before = replace(choice, kernel=spec)
+        after = replace(before, series=series)
+        changes = compare_speed(lab, before, after, folder / "speed", progress)
+        finding = replace(finding, speed=changes)
     _report(finding, folder, as_json=as_json)
+    if order.reply:
+        write_reply(finding, folder / AFTER, order.reply, whole=whole)
+        progress.say(f"the reply, which is yours to send: {order.reply}")
     return finding.status
 
 

@@ -13,6 +13,7 @@ from lab.results.compare import Comparison, Pair
 from lab.results.record import RunRecord, Trouble
 from lab.results.verdict import Verdict
 from lab.trial.culprit import Culprit
+from lab.trial.speed import Change
 
 SCHEMA = 2
 _FAULTS = {1: Verdict.BROKEN, 2: Verdict.LAB_ERROR}  # by exit status
@@ -89,6 +90,7 @@ class Finding:
     steps: tuple[Step, ...] = ()
     splats: tuple[str, ...] = ()
     warnings: Sequence[Mapping[str, Any]] | None = ()
+    speed: tuple[Change, ...] = ()
 
     @property
     def status(self) -> int:
@@ -134,6 +136,7 @@ class Finding:
             "unchanged": len(self.comparison.unchanged),
             "splats": list(self.splats),
             "warnings": self.warnings,
+            "speed": [change.to_json() for change in self.speed],
             "culprit": [self.culprit.last, self.culprit.subject] if self.culprit else None,
             "suspects": [self.culprit.first, self.culprit.last] if self.culprit else None,
             "steps": [step.to_json() for step in self.steps],

@@ -19,6 +19,7 @@ _STYLES = {
     "undecided": "bold magenta",
 }
 _GOOD, _BAD = "green", "bold red"
+_SPEEDS = {"same": "", "faster": _GOOD, "slower": "bold yellow"}
 
 
 def show(finding: Finding, folder: Path, console: Console) -> None:
@@ -34,14 +35,7 @@ def _lines(finding: Finding) -> Iterator[Text]:
     for kind, style in _STYLES.items():
         for pair in getattr(finding.comparison, kind):
             yield from _pair(pair, kind, style, finding)
-    for splat in finding.splats:
-        yield Text.assemble(("new splat", _BAD), f" {printable(splat)}")
-    if finding.warnings is None:
-        yield Text("what the compiler warns of that is new is not known: the base's log is gone")
-    for warning in finding.warnings or ():
-        place = f"{warning['file']}:{warning['line']}"
-        words = f" {printable(place)}: {printable(warning['text'])}"
-        yield Text.assemble(("new warning", "bold yellow"), words)
+    yield from _besides(finding)
     total = len(finding.series.patches)
     if finding.culprit:
         bad = f"first broken by {printable(str(finding.culprit))} ({total} in all)"
@@ -52,6 +46,20 @@ def _lines(finding: Finding) -> Iterator[Text]:
         yield Text.assemble(mark, words, _first(str(step)))
     if not finding.crash:
         yield Text(_counts(finding))
+
+
+def _besides(finding: Finding) -> Iterator[Text]:
+    """What no test stands for."""
+    for splat in finding.splats:
+        yield Text.assemble(("new splat", _BAD), f" {printable(splat)}")
+    if finding.warnings is None:
+        yield Text("what the compiler warns of that is new is not known: the base's log is gone")
+    for warning in finding.warnings or ():
+        place = f"{warning['file']}:{warning['line']}"
+        words = f" {printable(place)}: {printable(warning['text'])}"
+        yield Text.assemble(("new warning", "bold yellow"), words)
+    for change in finding.speed:
+        yield Text(str(change), _SPEEDS[change.verdict])
 
 
 def _pair(pair: Pair, kind: str, style: str, finding: Finding) -> Iterator[Text]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lab.cell import Choice
-from lab.commands.speed import figures_of
+from lab.trial.speed import figures_of
 
 ROOT = Path(__file__).parents[2]
 

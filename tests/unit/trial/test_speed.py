@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.commands import speed
-from lab.commands.speed import FEWEST, PAIRS, Change, compared, figure_of, figures_of
+from lab.trial import speed
+from lab.trial.speed import FEWEST, PAIRS, Change, compared, figure_of, figures_of
 
 PROGRAM = Path(speed.__file__).parents[1] / "programs" / "speed.c"
 
