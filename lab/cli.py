@@ -237,6 +237,46 @@ def series(
 
 
 @app.command()
+def bundle(
+    name: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder, or its name.")
+    ] = "latest",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The archive, *.tar.zst or *.tar.gz.")
+    ] = None,
+    symbols: Annotated[
+        bool, typer.Option("--symbols", help="With vmlinux, which is many times as large.")
+    ] = False,
+) -> None:
+    """Put a run into one file, with all that `vfio-lab replay` needs on another machine."""
+    from lab.commands.bundle import make_bundle
+
+    make_bundle(name, out, symbols=symbols)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def replay(
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="BUNDLE|RUN", help="A bundle, or a run's folder or name.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the new run's folder is made.")
+    ] = None,
+) -> None:
+    """Repeat a run, and say which verdicts differ. More words, such as -k test_x, are pytest's.
+
+    A bundle's kernel, image, agent and tests are run on this machine's QEMU; nothing is built or
+    fetched. Its tests are Python that runs here as you: replay the bundles of people you trust.
+
+    Exit status: 0 the verdicts are those that were recorded; 1 some differ; 2 the lab failed.
+    """
+    from lab.commands.bundle import replay_run
+
+    sys.exit(replay_run(target, context.args, out=out))
+
+
+@app.command()
 def mutants(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Mutants; default: all.")

@@ -178,7 +178,7 @@ class Session:
         built = f", build id {kernel.build_id}" if kernel.build_id else ""
         return Replay(
             version=version("vfio-lab"),
-            commit=_commit(self.lab.root),
+            commit=commit_of(self.lab.root),
             lab=self.lab.root,
             package=Path(package.__file__).parents[1],
             python=Path(sys.executable),
@@ -225,7 +225,7 @@ class Session:
         )
 
 
-def _commit(root: Path) -> str | None:
+def commit_of(root: Path) -> str | None:
     """What git calls the lab's tree; None where it is none."""
     argv = ["git", "-C", str(root), *DESCRIBE]
     try:

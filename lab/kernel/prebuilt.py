@@ -36,7 +36,7 @@ def of_bzimage(name: str, bzimage: Path) -> Kernel:
         vmlinux=vmlinux,
         headers=include if (include / "linux").is_dir() else None,
         release=release,
-        build_id=build_id(vmlinux) if vmlinux else None,
+        build_id=provenance.get("build_id") or (build_id(vmlinux) if vmlinux else None),
         key=provenance.get("key") or provenance["sha256"][:24],
         provenance=provenance,
         modules=_first(beside / modules.ARCHIVE),

@@ -70,6 +70,11 @@ class Replay(Written):
         return [str(self.python), "-P", "-m", *self.command, *self._options(), *self.words, *more]
 
     @property
+    def is_of_tests(self) -> bool:
+        """Whether pytest's words can follow."""
+        return self.command[0] == PYTEST[0]
+
+    @property
     def environment(self) -> dict[str, str]:
         """What the command wants there. The words have what PYTEST_ADDOPTS once added."""
         return {
@@ -100,7 +105,7 @@ class Replay(Written):
             *(f"{name}={place}" for name, place in inside.items()),
             *_FUNCTIONS,
             *self._checks(),
-            *(_FAILED if self.command == PYTEST else ()),
+            *(_FAILED if self.is_of_tests else ()),
             'cd "$lab" || exit 2',
             f"export {' '.join(settings)}",
             f'exec {" ".join(_quoted(word) for word in shown.argv())} "$@"',
@@ -122,7 +127,7 @@ class Replay(Written):
             f"  image   {self.image.title}",
             f"  machine {self.machine or 'that of the suite'}",
             f"  QEMU    {self.qemu_version}",
-            *(_PYTEST_HELP if self.command == PYTEST else _EXEC_HELP),
+            *(_PYTEST_HELP if self.is_of_tests else _EXEC_HELP),
             "It exits as the run does, and with 2 where it cannot be repeated.",
             "",
         ]
