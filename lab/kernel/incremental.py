@@ -69,9 +69,12 @@ class Base:
         Without `symbols` no vmlinux is kept, which is many times as large as all the rest. Raises
         ConfigurationError for a series that does not apply, or breaks a fragment's wish; BuildError
         that names the first patch that does not compile.
+
+        Its provenance lists in `warnings` what the compiler warned of and did not for the base:
+        each as CompilerWarning.to_json gives it. It is None where the base's own are not known.
         """
         inputs = {
-            "recipe": RECIPE,
+            "recipe": [RECIPE, _RECIPE],
             "base": self.kernel.key,
             "series": series.inputs,
             "symbols": symbols,
@@ -246,7 +249,7 @@ class _WorkPlace:
 
     def _new_warnings(self, log: Path) -> list[dict[str, Any]] | None:
         """What is in the log of a patched kernel's build, and not in the base's."""
-        known = self.folder / LOG
+        known = self.base.kernel.bzimage.with_name(LOG)
         if not known.exists():
             return None
         texts = [file.read_text(errors="replace") for file in (log, known)]

@@ -17,6 +17,7 @@ import pytest
 from lab.cache import Cache
 from lab.config import Lab
 from lab.errors import BuildError, ConfigurationError
+from lab.kernel import incremental
 from lab.kernel.incremental import Base
 from lab.kernel.series import Series
 from lab.progress import Progress
@@ -219,10 +220,20 @@ def test_what_the_base_is_warned_of_is_not_new(
 
 
 def test_without_the_bases_own_log_nothing_is_called_new(base: Base, series: Write) -> None:
-    base.build(series("a", ONE))
-    (log,) = base.cache.root.glob("work/*/build.log")
-    log.unlink()
-    assert base.build(series("b", UNUSED)).provenance["warnings"] is None
+    base.kernel.bzimage.with_name("build.log").unlink()
+    assert base.build(series("a", UNUSED)).provenance["warnings"] is None
+
+
+def test_what_was_kept_without_warnings_is_made_anew(
+    base: Base, series: Write, compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mails = series("a", ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(incremental, "_RECIPE", 0)
+        base.build(mails)
+    compiled()
+    base.build(mails)
+    assert compiled() == ["one.o"]
 
 
 def test_tools_that_came_after_the_base_was_built_are_asked_once(
