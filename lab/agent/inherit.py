@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import EFD_SEMAPHORE
 from signal import SIGKILL
 from socket import AF_UNIX, SCM_RIGHTS, SOCK_DGRAM, SOL_SOCKET
 from struct import pack
@@ -15,6 +16,7 @@ from lab.agent.program import Buf, Call, Imm, Reg
 from lab.agent.syscalls import Syscall
 
 _FUTEX_WAIT = 0
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG
 _CHILD = 0  # the register with fork's result
 # Where things lie in a message's page, and how long they are: unix(7), cmsg(3).
 _VECTOR, _BYTE, _CONTROL = 64, 96, 128
@@ -26,17 +28,24 @@ _CONTROL_LENGTH = _CONTROL_HEAD + 4
 def forked(parent: Process) -> Iterator[int]:
     """A child with all of its parent's files, which does nothing; its PID.
 
-    It is killed and reaped after the block.
+    It is killed and reaped after the block, and is killed when its parent ends.
     """
-    # The child finds 0 where it compares with its own 0, and sleeps; the parent goes on.
-    word = Buf(bytes(4), returned=False)
-    fork, _ = parent.batch(
-        [
-            Call(Syscall.FORK, register=_CHILD),
-            Call(Syscall.FUTEX, (word, Imm(_FUTEX_WAIT), Reg(_CHILD), Imm(0))),
-        ]
-    )
-    child = check(fork, "fork").value
+    word, one = Buf(bytes(4), returned=False), Buf((1).to_bytes(8, "little"), returned=False)
+    with parent.eventfd(flags=EFD_SEMAPHORE) as ready:
+        # The child finds 0 where it compares with its own 0, and sleeps; the parent goes on, and
+        # takes back for itself what was meant for the child.
+        fork, *_ = parent.batch(
+            [
+                Call(Syscall.FORK, register=_CHILD),
+                Call(Syscall.PRCTL, (Imm(_PDEATHSIG), Imm(SIGKILL))),
+                Call(Syscall.WRITE, (Imm(ready.fd), one, Imm(8))),
+                Call(Syscall.FUTEX, (word, Imm(_FUTEX_WAIT), Reg(_CHILD), Imm(0))),
+                Call(Syscall.PRCTL, (Imm(_PDEATHSIG), Imm(0))),
+            ]
+        )
+        child = check(fork, "fork").value
+        for _ in range(2):  # the parent's word, and the child's: it goes with its parent now
+            ready.read(8)
     try:
         yield child
     finally:

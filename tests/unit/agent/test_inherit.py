@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Files on their way to another process, and through an exec."""
 
+import os
+import select
 from errno import EBADF, ENOENT
 from fcntl import F_SETFD, FD_CLOEXEC
 
@@ -24,6 +26,16 @@ def test_a_child_holds_the_files_until_the_block_ends(process: Process) -> None:
         with pytest.raises(RemoteError) as error:
             process.readlink(link)
         assert error.value.errno == ENOENT
+
+
+def test_a_child_goes_with_its_parent(process: Process) -> None:
+    with forked(process) as child:
+        ended = os.pidfd_open(child)
+        try:
+            process.close()
+            assert select.select([ended], [], [], 1)[0], "the child lives on"
+        finally:
+            os.close(ended)
 
 
 def test_a_file_travels_through_a_socket(connect: Connect) -> None:
