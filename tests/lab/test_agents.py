@@ -18,7 +18,6 @@ from lab.agent.syscalls import Syscall
 from lab.cache import Cache
 from lab.cell import Testbed
 
-_KILL = 62
 _AGENTS = 1000
 _AT_ONCE = 8
 
@@ -75,7 +74,7 @@ def test_agents_and_programs_that_end_by_themselves(shared_testbed: Testbed) -> 
             assert shared_testbed.guest.ssh.run("true").status == 0
             return
         with shared_testbed.start_process() as process, pytest.raises(AgentDied):
-            process.syscall(_KILL, process.pid, signal.SIGKILL)
+            process.syscall(Syscall.KILL, process.pid, signal.SIGKILL)
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(die, range(200)))

@@ -20,14 +20,12 @@ from lab.vfio.files import Iommufd
 
 Wait = Callable[[Callable[[], object], float], bool]
 
-_NANOSLEEP = 35
-_KILL = 62
 _SOON = 5.0  # seconds
 
 
 def _sleep(seconds: int) -> Program:
     request = seconds.to_bytes(8, "little") + bytes(8)
-    return Program(setup=(Call(_NANOSLEEP, (Buf(request, returned=False), Imm(0))),))
+    return Program(setup=(Call(Syscall.NANOSLEEP, (Buf(request, returned=False), Imm(0))),))
 
 
 # Guests
@@ -130,7 +128,7 @@ def test_a_killed_agent_lets_go_of_its_group(
             hands.open(group)
         assert refused.value.errno == EBUSY
         pending = owner.start(_sleep(60))
-        hands.syscall(_KILL, owner.pid, signal.SIGKILL)
+        hands.syscall(Syscall.KILL, owner.pid, signal.SIGKILL)
         started = time.monotonic()
         with pytest.raises(AgentDied):
             pending.wait()
@@ -147,7 +145,7 @@ def test_a_killed_agent_lets_go_of_its_device(shared_testbed: Testbed, wait_unti
     owner = shared_testbed.start_process()
     cdev = edu.open_cdev(owner)
     cdev.bind(Iommufd.open(owner, Iommufd.PATH))
-    hands.syscall(_KILL, owner.pid, signal.SIGKILL)
+    hands.syscall(Syscall.KILL, owner.pid, signal.SIGKILL)
     owner.close()
     with (
         shared_testbed.start_process() as next_owner,

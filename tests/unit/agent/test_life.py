@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
+from lab.agent.channel import Frames
 from lab.agent.errors import AgentDied, AgentTimeout
 from lab.agent.process import Process
 from lab.agent.program import Call, Delay, Imm, Program
 from lab.agent.protocol import (
     MAX_PAYLOAD,
     FrameKind,
-    decode_frame_header,
     encode_frame,
     encode_program,
 )
@@ -32,10 +32,7 @@ def assert_gone(child: subprocess.Popen[bytes]) -> int:
 
 def reply(transport: LocalTransport) -> tuple[int, bytes]:
     """The kind and payload of the next frame."""
-    received = b""
-    while len(received) < 8 or len(received) < 8 + decode_frame_header(received[:8])[1]:
-        received += transport.recv(time.monotonic() + 5)
-    return decode_frame_header(received[:8])[0], received[8:]
+    return Frames(transport).receive(time.monotonic() + 5)
 
 
 def test_an_idle_agent_leaves_with_its_host(connect: Connect) -> None:
