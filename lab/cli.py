@@ -40,6 +40,16 @@ Patches = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Of the series only the first N.")
 ]
 Machine = Annotated[str | None, typer.Option(help="A machine of lab.yaml.")]
+Tests = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        resolve_path=True,
+        help="A folder of more tests: those that a series brings.",
+    ),
+]
 Image = Annotated[str | None, typer.Option(help="An image of lab.yaml, or a path to an initramfs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QemuPath = Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="Another QEMU.")]
@@ -67,6 +77,7 @@ def run(
     keyword: Annotated[
         str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
     ] = None,
+    tests: Tests = None,
     slow: Annotated[
         bool, typer.Option("--slow", help="Tests that take minutes each, too.")
     ] = False,
@@ -110,6 +121,7 @@ def run(
         rules=tuple(rule or ()),
         modes=tuple(mode or ()),
         keyword=keyword,
+        tests=tests,
         slow=slow,
         first=first,
         repeat=repeat,
@@ -199,6 +211,7 @@ def series(
     keyword: Annotated[
         str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
     ] = None,
+    tests: Tests = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the folder of all runs is made.")
     ] = None,
@@ -222,7 +235,11 @@ def series(
         kernel=kernel, machine=machine, image=image, qemu=qemu, boot_timeout=boot_timeout
     )
     selection = Selection(
-        suites=tuple(suite or ()), rules=tuple(rule or ()), modes=tuple(mode or ()), keyword=keyword
+        suites=tuple(suite or ()),
+        rules=tuple(rule or ()),
+        modes=tuple(mode or ()),
+        keyword=keyword,
+        tests=tests,
     )
     if tree and base and not place:
         source: str | Branch = Branch(tree.expanduser(), base, head)

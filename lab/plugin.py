@@ -2,11 +2,13 @@
 """pytest's side of the lab: options, fixtures, verdicts.
 
 `pytest tests/contract --kernel v6.12 --machine vtd` and `vfio-lab run` meet here. The plugin wakes
-up only for tests that lie in a suite of lab.yaml; everything else runs as if it were not there.
+up only for tests that lie in a suite of lab.yaml or in the folder of `--tests`; everything else
+runs as if it were not there. The devices that tests drive are fixtures of `lab.fixtures`.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,8 @@ from lab.testing import lacking, not_applicable
 from lab.vfio.device import Device
 from lab.watch import Watch
 
+pytest_plugins = ["lab.fixtures"]
+
 _SESSION = pytest.StashKey[Session]()
 _SUITE = pytest.StashKey[str]()
 _WATCH = pytest.StashKey[Watch]()
@@ -54,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--mode", action="append", metavar="MODE", help="only this mode; may be repeated")
     add("--rule", action="append", metavar="RULE", help="only this rule; may be repeated")
     add("--failed", type=Path, metavar="DIR", help="only what failed in the run of this folder")
+    add("--tests", type=_folder, metavar="DIR", help="more tests: those that a series brings")
     add("--repeat", type=int, default=1, metavar="N", help="all tests, N times in a row")
     add("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one)")
     add("--qemu", type=Path, metavar="PATH", help="another QEMU")
@@ -62,7 +67,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--boot-timeout", type=float, default=120.0, metavar="S", help="seconds (default: 120)")
 
 
+def _folder(name: str) -> Path:
+    path = Path(name).expanduser().absolute()
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{name} is no folder")
+    return path
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    own = config.option.tests
+    if own and all(Path(word).absolute() != own for word in config.args):
+        config.args.append(str(own))
     config.addinivalue_line("markers", "contract(rule, *modes): the rule that a test checks")
     config.addinivalue_line("markers", "on_machine(name): the machine that a test needs")
     config.addinivalue_line(
@@ -114,13 +129,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("mode", modes, ids=str)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
     if not (lab := _lab(config)):
         return
     for item in items:
-        for name, suite in lab.suites.items():
-            if item.path.is_relative_to(lab.path(suite.tests)):
-                item.stash[_SUITE] = name
+        if suite := _suite_of(item, lab):
+            item.stash[_SUITE] = suite
+    _add_tests_of_a_series(session, items)
     modes, wanted_rules = config.option.mode, config.option.rule
     try:
         for name in modes or ():
@@ -130,18 +147,46 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         failed = _failed(config.option.failed)
     except ConfigurationError as error:
         raise pytest.UsageError(str(error)) from error
-    kept = [
-        item
-        for item in items
-        if (not modes or _mode_of(item) in modes)
-        and (not wanted_rules or _rule_of(item) in wanted_rules)
-        and (failed is None or _id(item) in failed)
-        and (config.option.slow or not item.get_closest_marker("slow"))
-    ]
+    kept = [item for item in items if _is_wanted(item, failed)]
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
     _group_by_machine(config, lab, items)
+
+
+def _suite_of(item: pytest.Item, lab: Lab) -> str | None:
+    folders = {name: lab.path(suite.tests) for name, suite in lab.suites.items()}
+    found = [name for name, folder in folders.items() if item.path.is_relative_to(folder)]
+    return found[-1] if found else None
+
+
+def _is_of_a_series(item: pytest.Item) -> bool:
+    """Whether a test lies in the folder of `--tests`."""
+    folder = item.config.option.tests
+    return bool(folder) and item.path.is_relative_to(folder)
+
+
+def _add_tests_of_a_series(session: pytest.Session, items: Sequence[pytest.Item]) -> None:
+    """Each of their files is a suite, and a row of the table where a test has no rule."""
+    own = [item for item in items if _is_of_a_series(item)]
+    if not own and session.config.option.tests and not session.testsfailed:
+        raise pytest.UsageError(f"--tests: no test in {session.config.option.tests}")
+    for item in own:
+        item.stash[_SUITE] = item.path.name
+        names = getattr(item, "fixturenames", [])
+        names[:] = ["applicable", *(name for name in names if name != "applicable")]
+
+
+def _is_wanted(item: pytest.Item, failed: set[str] | None) -> bool:
+    """Whether the options choose a test. Rules choose among the suites': a series' own run with
+    all of them."""
+    option, own, mode = item.config.option, _is_of_a_series(item), _mode_of(item)
+    return (
+        (not option.mode or mode in option.mode or (own and not mode))
+        and (not option.rule or own or _rule_of(item) in option.rule)
+        and (failed is None or _id(item) in failed)
+        and (option.slow or not item.get_closest_marker("slow"))
+    )
 
 
 def _failed(folder: Path | None) -> set[str] | None:
@@ -164,6 +209,7 @@ def _words(config: pytest.Config, lab: Lab) -> list[str]:
         words += [word for value in getattr(option, name) or () for word in (f"--{name}", value)]
     words += ["-k", option.keyword] if option.keyword else []
     words += ["-m", option.markexpr] if option.markexpr else []
+    words += ["--tests", str(option.tests)] if option.tests else []
     words += ["--failed", str(option.failed.absolute())] if option.failed else []
     words += ["--slow"] if option.slow else []
     words += ["--repeat", str(option.repeat)] if option.repeat != 1 else []
@@ -264,7 +310,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     try:
         choice = choice_of(config)
         if not choice.machine:
-            choice = replace(choice, suites_machine=lab.machine_for(suites))
+            named = [name for name in suites if name in lab.suites]
+            choice = replace(choice, suites_machine=lab.machine_for(named))
         run = Session(
             lab,
             choice,
@@ -429,8 +476,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def _asked_for_a_suite(config: pytest.Config) -> bool:
     lab = _lab(config)
-    if not lab:
-        return False
+    if not lab or config.option.tests:
+        return bool(lab)
     asked = [Path(word.partition("::")[0]).absolute() for word in config.args]
     folders = [lab.path(suite.tests) for suite in lab.suites.values()]
     return any(path.is_relative_to(folder) for path in asked for folder in folders)

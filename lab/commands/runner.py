@@ -24,6 +24,7 @@ class Selection:
     rules: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
     keyword: str | None = None
+    tests: Path | None = None  # a folder of more of them, that a series brings
     slow: bool = False
     first: bool = False  # stop at the first that fails
     repeat: int = 1
@@ -33,6 +34,7 @@ class Selection:
         found = [word for rule in self.rules for word in ("--rule", rule)]
         found += [word for mode in self.modes for word in ("--mode", mode)]
         found += ["-k", self.keyword] if self.keyword else []
+        found += ["--tests", str(self.tests)] if self.tests else []
         found += ["--slow"] if self.slow else []
         found += ["--repeat", str(self.repeat)] if self.repeat != 1 else []
         return found + (["-x"] if self.first else [])

@@ -79,7 +79,8 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     mail = folder / f"{name_of(place)}.mbox"
     save_letters(letters, mail)
     qemu = find_qemu(choice.qemu, cache).description
-    trial = Trial(lab, series, base, spec, mail, words, qemu, cache, folder, progress)
+    own = order.selection.tests
+    trial = Trial(lab, series, base, spec, mail, words, qemu, cache, folder, progress, own)
     if whole:
         _look_first(trial)
     finding = trial.run(kernel, each=order.each)
@@ -159,6 +160,7 @@ def _words(choice: Choice, order: Order, series: Series) -> Words:
     tests += [word for mode in selection.modes for word in ("--mode", mode)]
     tests += ["-k", selection.keyword] if selection.keyword else []
     suites = [word for suite in selection.suites for word in ("--suite", suite)]
+    suites += ["--tests", str(selection.tests)] if selection.tests else []
     return Words(_platform(choice), tuple(suites), tuple(tests))
 
 

@@ -58,7 +58,7 @@ class Words:
 @dataclass(frozen=True)
 class Trial:
     """A series and its base. `spec` names the base's kernel, `mail` is where runs read the series
-    from, `qemu` says which QEMU it is."""
+    from, `qemu` says which QEMU it is, `tests` is a folder of tests that it brings."""
 
     lab: Lab
     series: Series
@@ -70,6 +70,7 @@ class Trial:
     cache: Cache
     folder: Path
     progress: Progress
+    tests: Path | None = None
 
     def run(self, kernel: Kernel, *, each: bool = False) -> Finding:
         """Test the series, whose kernel is built already, and what it stands on."""
@@ -109,7 +110,7 @@ class Trial:
             "recipe": RECIPE,
             "kernel": self.base.kernel.key,
             "qemu": self.qemu,
-            "lab": _digest(self.lab),
+            "lab": _digest(self.lab, self.tests),
             "words": list(words),
         }
         return RunFolder(self.cache.make("results", inputs, maker).path / "run").read()
@@ -238,12 +239,13 @@ def _failures(record: RunRecord, pair: Pair) -> int:
     return sum(test.exit_status == 1 for test in found)
 
 
-def _digest(lab: Lab) -> str:
-    """Of everything of the lab's own that decides a test's verdict."""
+def _digest(lab: Lab, tests: Path | None) -> str:
+    """Of everything of the lab's own, and of the tests beside it, that decides a test's verdict."""
     digest = hashlib.sha256()
     for file in (lab.root / "lab.yaml", lab.root / deviations.FILE):
         digest.update(file.read_bytes() if file.exists() else b"")
-    for folder in (Path(package.__file__).parent, lab.root / "tests", lab.root / "images"):
+    folders = [Path(package.__file__).parent, lab.root / "tests", lab.root / "images"]
+    for folder in [*folders, tests] if tests else folders:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
                 digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())

@@ -303,6 +303,16 @@ def test_the_base_is_tested_once(bench: Bench) -> None:
     assert bench.runs[3:] == ["base", "moves"] * 3
 
 
+def test_the_base_is_tested_with_what_the_series_brings(bench: Bench) -> None:
+    brought = bench.folder / "brought"
+    brought.mkdir()
+    selection = Selection(suites=("contract",), tests=brought)
+    for text in ("", "", "# more"):
+        (brought / "test_new.py").write_text(text)
+        bench.try_("cleans", selection=selection)
+    assert bench.runs == ["base", "cleans", "cleans", "base", "cleans"]
+
+
 def test_quick_is_about_what_the_series_touches(bench: Bench) -> None:
     _, found = bench.try_("cleans", quick=True)
     wanted = set(concerned(["drivers/vfio/group.c"]))
