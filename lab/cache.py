@@ -29,6 +29,7 @@ from lab.proc import disk_full
 
 PROVENANCE = "provenance.json"
 WORK = "work"  # the kind of all work places
+LINKED = "tree"  # the kind of trees whose files are most of them links to another entry's
 _UNFINISHED = "unfinished"
 _PATIENCE = 2.0  # seconds for which nobody is told that a lock is held
 
@@ -52,8 +53,8 @@ class Entry:
         return (self.path / PROVENANCE).stat().st_mtime
 
     def size(self) -> int:
-        """Bytes on disk; of a work place, whose tree is one of links, those that are its own."""
-        return size_of(self.path, linked=self.kind != WORK)
+        """Bytes on disk; of what is a tree of links, those that are its own."""
+        return size_of(self.path, linked=self.kind not in (WORK, LINKED))
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:

@@ -116,7 +116,7 @@ def described(kind: str, seen: Mapping[str, Any]) -> str:
     match kind:
         case "kernel" | "patched" | "work":
             return _kernel(kind, seen)
-        case "source" | "headers" | "git":
+        case "source" | "headers" | "git" | "tree":
             return _source(seen.get("source") or seen["inputs"])
         case "image":
             return str(seen.get("name") or _few(list(seen["packages"])))
@@ -137,6 +137,8 @@ def _kernel(kind: str, seen: Mapping[str, Any]) -> str:
 
 
 def _source(source: Mapping[str, Any]) -> str:
+    if "base" in source:
+        return f"{_source(source['base'])} with a series"
     if "commit" in source:
         return " ".join(filter(None, (source.get("git"), f"at {source['commit'][:12]}")))
     if "version" in source:

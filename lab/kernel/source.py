@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lab.cache import Cache, Entry, hash_of_file
 from lab.config import GitSource, Lab, PackageSource, TarballSource
@@ -27,6 +27,8 @@ _NAME_OF_DEBIAN = "linux-source"
 @dataclass(frozen=True)
 class Identity(ABC):
     """One version of a source. What it is decides the bits that come of it."""
+
+    KIND: ClassVar = "source"  # of the cache's entry
 
     cache: Cache
     progress: Progress
@@ -66,7 +68,7 @@ class Identity(ABC):
                 raise ConfigurationError(f"{self.title} holds no kernel: it has no Kconfig")
             return {"source": dict(self.provenance)}
 
-        return self.cache.make("source", {"recipe": _RECIPE, **self.inputs}, maker)
+        return self.cache.make(self.KIND, {"recipe": _RECIPE, **self.inputs}, maker)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from lab.errors import BuildError, InfrastructureError
 from lab.kernel import toolchain
 from lab.kernel.build import errors_in
 from lab.kernel.headers import headers_of
+from lab.kernel.patched import for_programs
 from lab.kernel.prepare import source_of
+from lab.kernel.series import Series
 from lab.kernel.source import Identity
 from lab.proc import CommandError, run
 from lab.programs.ktap import Outcome
@@ -93,14 +95,18 @@ class Case:
         return max(near, key=lambda mode: len(mode.value), default=None)
 
 
-def prepare(spec: str, lab: Lab, cache: Cache, progress: Progress) -> list[Case]:
-    """Every case of the programs for a kernel, built if need be.
+def prepare(
+    spec: str, lab: Lab, cache: Cache, progress: Progress, series: Series | None = None
+) -> list[Case]:
+    """Every case of the programs for a kernel, built if need be: those of its source, with what a
+    series brings.
 
     A folder of which no program can be had is one case that says so. Raises InfrastructureError
     where the host lacks what they are built with, and what getting a source raises.
     """
     _check_host()
     own = source_of(spec, lab, cache, progress)
+    own = own and for_programs(own, series)
     cases = [*_cases_of(IOMMU, own, cache, progress)]
     if not cases:
         cases.append(_none(IOMMU, own))
@@ -110,10 +116,11 @@ def prepare(spec: str, lab: Lab, cache: Cache, progress: Progress) -> list[Case]
     return [*cases, _none(VFIO, own)]
 
 
-def look(spec: str, lab: Lab, cache: Cache) -> list[Case]:
+def look(spec: str, lab: Lab, cache: Cache, series: Series | None = None) -> list[Case]:
     """What of it is built; nothing is fetched or made for it."""
     quiet = Progress(quiet=True)
     own = source_of(spec, lab, cache, quiet, known_only=True)
+    own = own and for_programs(own, series)
     cases = [*_cases_of(IOMMU, own, cache, None)]
     for identity in _sources(own, lab, cache, quiet, known_only=True):
         if found := [*_cases_of(VFIO, identity, cache, None)]:

@@ -28,9 +28,10 @@ def _cases(config: pytest.Config) -> list[Case]:
         if config.option.collectonly:
             config.stash[_CASES] = []
             with contextlib.suppress(LabError):  # no compiler, no git tree: a run will say so
-                config.stash[_CASES] = selftests.look(spec, lab, cache)
+                config.stash[_CASES] = selftests.look(spec, lab, cache, choice.series)
         else:
-            config.stash[_CASES] = selftests.prepare(spec, lab, cache, Progress())
+            progress = Progress()
+            config.stash[_CASES] = selftests.prepare(spec, lab, cache, progress, choice.series)
     return config.stash[_CASES]
 
 

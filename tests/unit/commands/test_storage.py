@@ -106,6 +106,11 @@ def test_a_size_is_said_in_few_digits(size: int, text: str) -> None:
         ("deb", {"packages": [PACKAGE] * 3}, "linux-source-6.12 6.12.57-1 and 2 more"),
         ("agent", {"compiler": "x86_64-linux-gnu-gcc 12.2.0"}, "gcc 12.2.0"),
         ("git", {"source": PACKAGE}, "linux-source-6.12 6.12.57-1"),
+        (
+            "tree",
+            {"source": {"base": PACKAGE, "series": "x.mbox"}},
+            "linux-source-6.12 6.12.57-1 with a series",
+        ),
         ("patched", {"base": {"name": "v6.12"}, "name": "fix"}, "v6.12 with fix"),
         ("work", {"name": "v6.12"}, "tree and objects of v6.12, for series on it"),
         ("news", {"key": "abc"}, "abc"),

@@ -4,6 +4,7 @@
 import io
 import shutil
 import subprocess
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lab.cache import Cache
 from lab.config import Lab
 from lab.contract import Mode
 from lab.errors import InfrastructureError
+from lab.kernel.series import Series
 from lab.programs import selftests
 from lab.programs.ktap import Outcome
 from lab.programs.run import Ended
@@ -162,6 +164,55 @@ def test_they_are_built_once_and_a_look_builds_nothing(
     assert selftests.prepare("old", lab, cache, progress) == cases
     assert "build selftests" not in said.getvalue()
     assert selftests.look("old", lab, cache) == cases
+
+
+def series(file: str, before: str, after: str) -> Series:
+    """One patch that makes `after` of `before`."""
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    diff = "".join(unified_diff(old, new, f"a/{file}" if before else "/dev/null", f"b/{file}"))
+    kind = "" if before else "new file mode 100644\n"
+    head = "From 0123 Mon Sep 17 00:00:00 2001\nFrom: A <a@b.test>\nSubject: [PATCH] x\n\n---\n"
+    mail = f"{head}diff --git a/{file} b/{file}\n{kind}{diff}--\n"
+    return Series("topic", "topic.mbox", (mail.encode(),))
+
+
+def test_a_series_brings_cases_of_its_own(lab: Lab, cache: Cache, progress: Progress) -> None:
+    brought = series(
+        "tools/testing/selftests/kselftest_harness.h",
+        HARNESS,
+        HARNESS.replace(
+            'second = { "unmap" }', 'third = { "third" }, second = { "unmap", &third }'
+        ),
+    )
+    base = selftests.prepare("old", lab, cache, progress)
+    cases = selftests.prepare("old", lab, cache, progress, brought)
+    assert set(names(cases)) - set(names(base)) == {
+        "iommufd-many.iommufd.third",
+        "iommufd-many.iommufd_compat_type1_huge.third",
+    }
+    assert selftests.look("old", lab, cache, brought) == cases
+    assert selftests.prepare("old", lab, cache, progress) == base
+    (tree_,) = [entry for entry in cache.entries() if entry.kind == "tree"]
+    assert sorted(path.name for path in tree_.path.iterdir()) == ["linux", "provenance.json"]
+    assert (tree_.path / "linux" / "Kconfig").stat().st_nlink == 2
+    assert tree_.size() < sum(entry.size() for entry in cache.entries() if entry.kind == "source")
+
+
+def test_a_series_that_leaves_them_alone_builds_none(
+    lab: Lab, cache: Cache, progress: Progress
+) -> None:
+    cases = selftests.prepare("old", lab, cache, progress)
+    driver = series("drivers/vfio/group.c", "before\n", "after\n")
+    assert selftests.prepare("old", lab, cache, progress, driver) == cases
+
+
+def test_a_header_that_they_share_with_the_kernel_builds_them_anew(
+    lab: Lab, cache: Cache, progress: Progress
+) -> None:
+    header = series("drivers/iommu/iommufd/iommufd_test.h", "", "enum { MOCK = 1 };\n")
+    cases = selftests.prepare("old", lab, cache, progress, header)
+    assert names(cases)[:5] == IOMMU
+    assert cases[0].program != selftests.prepare("old", lab, cache, progress)[0].program
 
 
 def test_what_does_not_compile_is_told_and_the_rest_goes_on(
