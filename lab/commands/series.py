@@ -2,12 +2,15 @@
 """`vfio-lab series`: what a patch series breaks, and what it mends."""
 
 import json
-from collections.abc import Iterable
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
+import lab as package
 from lab.cache import Cache
 from lab.cell import Choice
 from lab.commands.runner import Selection
@@ -32,6 +35,8 @@ from lab.trial.speed import compare_speed
 from lab.trial.trial import AFTER, Trial, Words
 
 SUMMARY = "series.json"
+SCRIPT = "replay.sh"
+_PROGRAMS = ("tools/testing/selftests/vfio/", "tools/testing/selftests/iommu/")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     if order.reply:
         sender()  # who has no name is told now, not when all is done
     _introduce(series, progress)
+    if not order.selection.suites and any(name.startswith(_PROGRAMS) for name in series.files):
+        progress.say("it brings programs of the kernel's own: --suite selftests runs them")
     if out:
         RunFolder.must_be_empty(out)
     cache = Cache.of_user()
@@ -78,6 +85,7 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     folder = RunFolder.create(out).path
     mail = folder / f"{name_of(place)}.mbox"
     save_letters(letters, mail)
+    _write_script(folder, lab, base, [mail.name, "--kernel", spec, *words, *_flags(order)])
     qemu = find_qemu(choice.qemu, cache).description
     own = order.selection.tests
     trial = Trial(lab, series, base, spec, mail, words, qemu, cache, folder, progress, own)
@@ -124,6 +132,28 @@ def _compare_bases(series: Series, base: Base, progress: Progress) -> None:
     else:
         hint = "the lab has no such commit; --kernel TREE@COMMIT names one of a git tree"
     progress.say(f"it is made for commit {series.base_commit[:12]}, and {where}: {hint}")
+
+
+def _write_script(folder: Path, lab: Lab, base: Base, words: Sequence[str]) -> None:
+    """One command that tries the same series once more."""
+    mail, *others = words
+    lines = [
+        "#!/bin/sh",
+        f"# Tries the series once more, on {base.kernel.name}, which was {base.kernel.key}.",
+        "# The runs in here have scripts of their own, which name their kernels to the bit.",
+        'here=$(cd "$(dirname "$0")" && pwd) || exit 2',
+        f"export PYTHONPATH={shlex.quote(str(Path(package.__file__).parents[1]))}",
+        f'exec {shlex.quote(sys.executable)} -m lab series "$here"/{shlex.quote(mail)} \\',
+        f'    --lab {shlex.quote(str(lab.root))} {shlex.join(others)} "$@"',
+    ]
+    script = folder / SCRIPT
+    script.write_text("\n".join(lines) + "\n")
+    script.chmod(0o755)
+
+
+def _flags(order: Order) -> list[str]:
+    speed = {None: [], True: ["--speed"], False: ["--no-speed"]}[order.speed]
+    return ["--each", *speed] if order.each else speed
 
 
 def _look_first(trial: Trial) -> None:

@@ -2,6 +2,7 @@
 """What a series broke and mended, and by which patch; kernels and runs are pretended."""
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,6 +260,19 @@ def test_new_warnings_are_told(bench: Bench, capsys: pytest.CaptureFixture[str])
     assert found["warnings"] == [said]
     words = "new warning drivers/vfio/group.c:3: unused variable 'x'"
     assert words in " ".join(capsys.readouterr().out.split())
+
+
+def test_its_script_tries_it_again(bench: Bench) -> None:
+    """The mail that was read then is what it takes, not what the file holds now."""
+    bench.try_("breaks", selection=Selection(suites=("contract",), rules=("OWN-1",)))
+    (script,) = bench.folder.glob("out-*/replay.sh")
+    (bench.folder / "series.mbox").unlink()
+    (bench.folder / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    done = subprocess.run([script, "--json"], capture_output=True, text=True, check=True)
+    words = done.stdout.split()
+    assert words[:4] == ["-m", "lab", "series", str(script.parent / "series.mbox")]
+    assert Path(words[3]).is_file()
+    assert words[-3:] == ["OWN-1", "--no-speed", "--json"]
 
 
 def test_junit_blames_the_series_for_nothing_that_the_base_breaks(bench: Bench) -> None:
