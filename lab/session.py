@@ -71,6 +71,8 @@ class Session:
         cell = Cell(self.lab, self.choice, Cache.of_user(), self.progress, self.folder)
         self.cell = cell.__enter__()
         self.cell.boot_ahead()
+        if self.choice.series:
+            self.folder.write_series(self.choice.series.content)
         self.folder.write_replay(self._replay(cell))
 
     def testbed(self, machine: str | None = None) -> Testbed:
@@ -173,7 +175,7 @@ class Session:
         return self._with_cell(record, self.cell) if self.cell else record
 
     def _replay(self, cell: Cell) -> Replay:
-        kernel, image = cell.kernel, cell.image
+        kernel, image, series = cell.kernel, cell.image, self.choice.series
         named = kernel.provenance.get("name", kernel.name)
         built = f", build id {kernel.build_id}" if kernel.build_id else ""
         return Replay(
@@ -187,7 +189,7 @@ class Session:
                 f"{named}, {kernel.release or 'of an unknown release'}, key {kernel.key}{built}",
                 kernel.bzimage.absolute(),
                 kernel.key,
-                rebuilt(kernel.provenance, kernel.key),
+                rebuilt(kernel.provenance, kernel.key, Path(series.file) if series else None),
                 kernel.provenance.get("sha256"),
             ),
             image=Part(

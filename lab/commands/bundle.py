@@ -47,9 +47,6 @@ def make_bundle(name: str, out: Path | None, *, symbols: bool) -> None:
     with progress.step(f"bundle {found.path}") as step:
         contents = pack(found, file, symbols=symbols)
         step.result(f"{len(contents.files)} files, {file.stat().st_size / 1e6:.1f} MB")
-    series = found.read().kernel.get("provenance", {}).get("series")
-    if series and not any(name.startswith("series/") for name in contents.files):
-        progress.say(f"without the mail of the series: {series['file']} is not there")
     print(file)
 
 

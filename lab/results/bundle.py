@@ -4,11 +4,10 @@
 | in the archive | what it is                                                           |
 |----------------|----------------------------------------------------------------------|
 | bundle.json    | the version of the lab, and size and SHA-256 of every other file     |
-| run/           | the run's folder, without the keys of its guests                     |
+| run/           | the run's folder with its series, without the keys of its guests     |
 | kernel/        | bzImage, configuration, modules, provenance, vmlinux where asked for |
 | image/, agent/ | the initramfs, and the agent as it was compiled                      |
 | lab/           | lab.yaml, tests, recorded deviations, fragments                      |
-| series/        | the mail of the series                                               |
 
 The same run makes the same archive, byte for byte: its files are sorted and have neither times nor
 owners. What comes out of one is written only where its list says, with the bytes that it says.
@@ -173,10 +172,6 @@ def _files(run: RunFolder, replay: Replay, *, symbols: bool) -> dict[str, Path]:
         if not suite.tests.is_absolute():
             found |= _tree(f"lab/{suite.tests.as_posix()}", replay.lab / suite.tests)
     found |= _tree("lab/kernels/fragments", replay.lab / "kernels" / "fragments")
-    if series := kernel.provenance.get("series"):
-        place = Path(series["file"]).expanduser()
-        for file in (place, replay.lab / place):  # it is named as its user had it
-            found |= _tree(f"series/{place.name}", file)
     return found
 
 

@@ -6,6 +6,7 @@
 | results.json  | the run: `lab.results.record.RunRecord`                |
 | junit.xml     | the same for other programs                            |
 | kernel.json   | what the kernel was made of; image.json the same       |
+| series.mbox   | the patches of the kernel, as they were applied        |
 | replay.sh     | repeats the run, or a part of it: `lab.results.replay` |
 | replay.json   | the same for `vfio-lab replay` and `vfio-lab bundle`   |
 | guests/001/   | a guest's console, its QEMU's argv, a test's evidence  |
@@ -16,7 +17,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from lab.results.replay import ORDERS, SCRIPT, Replay
 
 RESULTS = "results.json"
 JUNIT = "junit.xml"
+SERIES = "series.mbox"
 LATEST = "latest"
 
 
@@ -77,25 +80,22 @@ class RunFolder:
 
         Raises InfrastructureError where the folder cannot be written, as on a full disk.
         """
-        try:
+        with self._writing("the results"):
             self._replace(RESULTS, _json(record.to_json()))
             self._replace(JUNIT, junit(record))
             self._replace("kernel.json", _json(record.kernel))
             self._replace("image.json", _json(record.image))
-        except OSError as error:
-            raise InfrastructureError(
-                f"{self.path}: the results cannot be written: {error.strerror}"
-            ) from error
 
     def write_replay(self, replay: Replay) -> None:
         """Write how the run is repeated. Raises InfrastructureError as `write` does."""
-        try:
+        with self._writing(SCRIPT):
             self._replace(ORDERS, _json(replay.to_json()))
             self._replace(SCRIPT, replay.script(), mode=0o755)
-        except OSError as error:
-            raise InfrastructureError(
-                f"{self.path}: {SCRIPT} cannot be written: {error.strerror}"
-            ) from error
+
+    def write_series(self, mail: bytes) -> None:
+        """Write the patches of the kernel, as mail. Raises InfrastructureError as `write` does."""
+        with self._writing(SERIES):
+            (self.path / SERIES).write_bytes(mail)
 
     def read(self) -> RunRecord:
         """The record that was written here. Raises ConfigurationError where there is none."""
@@ -118,6 +118,14 @@ class RunFolder:
                 f"{file}: {error}",
                 hint="name the folder of a run that came as far as to have a kernel",
             ) from error
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            words = f"{self.path}: {what} cannot be written: {error.strerror}"
+            raise InfrastructureError(words) from error
 
     def _replace(self, name: str, text: str, *, mode: int = 0o644) -> None:
         handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}-")

@@ -144,13 +144,15 @@ class Replay(Written):
         return lines + ([f"at {shlex.quote(self.commit)}"] if self.commit else [])
 
 
-def rebuilt(kernel: Mapping[str, Any], key: str) -> str:
-    """How a kernel with this provenance is made again."""
+def rebuilt(kernel: Mapping[str, Any], key: str, file: Path | None = None) -> str:
+    """How a kernel with this provenance is made again. `file` is where its series is from now;
+    another run may have made it of another file."""
     if "name" not in kernel:
         return "nothing but that file has its bits"
     words = ["--kernel", kernel.get("base", {}).get("name", kernel["name"])]
     if series := kernel.get("series"):
-        words += ["--series", series["file"], "--patches", str(len(series["patches"]))]
+        place = str(file.absolute()) if file and file.exists() else series["file"]
+        words += ["--series", place, "--patches", str(len(series["patches"]))]
     return (
         f"make it again: vfio-lab run {shlex.join(words)}; if its key is not {key} then, "
         "its source, its fragments or its compiler have changed"

@@ -52,10 +52,9 @@ def scene(tmp_path: Path) -> Scene:
     kernel, image, agent = (
         tmp_path / "cache" / name for name in ("kernel/a", "image/b", "agent/c")
     )
-    series = tmp_path / "topic.mbox"
     head = bytearray(0x400)
     head[0x202:0x206] = b"HdrS"
-    known = {"key": "a", "build_id": "d", "series": {"file": str(series), "patches": ["one"]}}
+    known = {"key": "a", "build_id": "d"}
     files: dict[Path, bytes] = {
         kernel / "bzImage": bytes(head),
         kernel / "config": b"CONFIG_VFIO=y\n",
@@ -65,7 +64,6 @@ def scene(tmp_path: Path) -> Scene:
         image / "initramfs": b"image",
         image / "provenance.json": b'{"key": "b"}',
         agent / "agent": b"agent",
-        series: b"From: a\n",
         tmp_path / "lab/lab.yaml": LAB.encode(),
         tmp_path / "lab/kernels/fragments/base.config": b"",
         tmp_path / "lab/kernels/known.yaml": b"[]",
@@ -82,6 +80,7 @@ def scene(tmp_path: Path) -> Scene:
     (agent / "agent").chmod(0o755)
     (tmp_path / "run/guests/001/link").symlink_to("/etc/passwd")
     run = RunFolder(tmp_path / "run")
+    run.write_series(b"From: a\n")
     test = TestRecord("suites/contract/test_b.py::test_b", "contract", Verdict.KEPT, 0.1)
     run.write(RunRecord("0.1.0", "2026-11-22T12:59:00Z", 1.0, tests=(test,)))
     parts = {
@@ -137,7 +136,7 @@ def test_what_goes_in_comes_out(scene: Scene, tmp_path: Path, name: str) -> None
         "run/replay.json",
         "run/replay.sh",
         "run/results.json",
-        "series/topic.mbox",
+        "run/series.mbox",
     }
     assert found.contents.version == "0.1.0"
     assert found.run.read() == scene.run.read()

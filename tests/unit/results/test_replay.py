@@ -169,7 +169,7 @@ def test_what_is_written_is_read(scene: Scene, tmp_path: Path) -> None:
         RunFolder(tmp_path / "none").read_replay()
 
 
-def test_how_a_kernel_is_made_again() -> None:
+def test_how_a_kernel_is_made_again(tmp_path: Path) -> None:
     assert "--kernel v6.12+kasan;" in rebuilt({"name": "v6.12+kasan"}, "abc")
     patched = {
         "name": "topic",
@@ -178,4 +178,8 @@ def test_how_a_kernel_is_made_again() -> None:
     }
     words = "--kernel v6.12 --series '/tmp/a topic.mbox' --patches 2;"
     assert words in rebuilt(patched, "abc")
+    assert words in rebuilt(patched, "abc", Path("-"))  # standard input is gone
+    now = tmp_path / "topic.mbox"
+    now.touch()
+    assert f"--series {now} --patches 2;" in rebuilt(patched, "abc", now)
     assert "nothing but that file" in rebuilt({"bzimage": "/tmp/bzImage"}, "abc")
