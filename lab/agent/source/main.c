@@ -4,7 +4,8 @@
  *
  * One agent is one process under test. It reads frames from stdin, each of
  * which holds a program, runs the program, and writes the results to stdout.
- * The frames are in wire.h.
+ * wire.h has the frames, host.c carries them; parse.c makes a program of one,
+ * which ops.c runs op by op, threads.c in several threads at once.
  *
  * It leaves when its host does, whatever it is blocked in: see watch_host().
  */
