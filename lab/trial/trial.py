@@ -26,7 +26,7 @@ from lab.trial.finding import Confirmation, Finding, Step, splats_of, subject_of
 
 RECIPE = 2  # of what the base's results depend on
 AFTER, BEFORE = "after", "before"
-_AGAIN = 2  # times that what broke is run again
+_AGAIN, _MOST_AGAIN = 2, 20  # times that what broke is run again, and of how many tests
 _NOTHING = Comparison((), (), (), (), ())
 
 
@@ -150,8 +150,8 @@ class Trial:
 
     def _confirmed(self, finding: Finding) -> Finding:
         """What broke, run again with and without the series: a test that fails on the base now is
-        no fault of the series."""
-        bad = finding.comparison.broken + finding.comparison.crashed
+        no fault of the series. Of very many the first ones will do."""
+        bad = (finding.comparison.broken + finding.comparison.crashed)[:_MOST_AGAIN]
         if not bad:
             return finding
         words = self.words.of([pair.test for pair in bad])
@@ -193,7 +193,8 @@ class Trial:
     def _fails(self, bad: Sequence[Pair], finding: Finding) -> Callable[[int], bool | None]:
         """Whether any of these tests fails; those that failed each time, where there are any."""
         again = finding.confirmations or {}
-        steady = [p for p in bad if again[p.test.id].after == _AGAIN] or list(bad)
+        asked = [pair for pair in bad if pair.test.id in again]
+        steady = [pair for pair in asked if again[pair.test.id].after == _AGAIN] or asked
         words = self.words.of([pair.test for pair in steady])
         known = {pair.test.id for pair in steady}
 
