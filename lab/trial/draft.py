@@ -9,7 +9,6 @@ from lab.kernel import Kernel
 from lab.trial.finding import Finding
 from lab.trial.reply import POLICY, Answer, reply
 
-DRAFT = "reply.eml"
 _CONSOLE = "console.log"
 
 
@@ -25,8 +24,7 @@ def write_reply(finding: Finding, run: Path, file: Path, *, whole: bool) -> None
     evidence = bad[0].test.evidence if bad else ()
     if finding.crash:
         evidence = tuple(sorted(str(log.relative_to(run)) for log in run.rglob(_CONSOLE)))
-    kernel = str(base.provenance.get("name", base.name))
-    answer = Answer(finding, _title(base), kernel, whole, _console(run, evidence))
+    answer = Answer(finding, _title(base), _word(base), whole, _console(run, evidence))
     try:
         file.write_bytes(reply(answer, sender()).as_bytes(policy=POLICY))
     except OSError as error:
@@ -56,12 +54,18 @@ def _configured(name: str) -> str:
 
 def _title(base: Kernel) -> str:
     source = base.provenance.get("source", {})
-    known = (source.get(key) for key in ("version", "commit"))
-    words = [base.release, next(filter(None, known), None)]
-    name = base.provenance.get("name", base.name)
-    if described := ", ".join(dict.fromkeys(filter(None, words))):
-        return f"{name} ({described})"
-    return str(name)
+    if "commit" in source:
+        return f"{base.release}, commit {source['commit'][:12]}"
+    words = filter(None, [base.release, source.get("version")])
+    return f"{_word(base)} ({', '.join(words)})"
+
+
+def _word(base: Kernel) -> str:
+    """What --kernel takes for it, on another's machine."""
+    source = base.provenance.get("source", {})
+    if "commit" in source:
+        return f"TREE@{source['commit'][:12]}"
+    return str(base.provenance.get("name", base.name))
 
 
 def _console(run: Path, evidence: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
 from lab.trial.culprit import Culprit
-from lab.trial.draft import DRAFT, sender, write_reply
+from lab.trial.draft import sender, write_reply
 from lab.trial.finding import Finding
 
 LETTER = Letter("[PATCH] vfio: Do it", "Ada <a@kernel.test>", "one@kernel.test",
@@ -52,7 +52,7 @@ def test_what_is_broken(tmp_path: Path, run: Path) -> None:
     after = RunRecord("0.1.0", "2026-11-22T12:59:00Z", 1.0, tests=(test,))
     RunFolder(run).write(after)
     before = replace(after, tests=(replace(test, verdict=Verdict.KEPT),))
-    file = tmp_path / DRAFT
+    file = tmp_path / "reply.eml"
     culprit = Culprit(1, 1, "[PATCH] vfio: Do it")
     finding = Finding(SERIES, BASE, BASE, compare(before, after), after, culprit=culprit)
     write_reply(finding, run, file, whole=True)
@@ -64,6 +64,20 @@ def test_what_is_broken(tmp_path: Path, run: Path) -> None:
     assert "\n    vfio-lab run --kernel v6.12 --series SERIES \\\n        -k test_y\n" in text
     with pytest.raises(ConfigurationError, match="Is a directory"):
         write_reply(finding, run, tmp_path, whole=True)
+
+
+def test_where_the_tester_keeps_a_tree_is_nobodys_business(tmp_path: Path, run: Path) -> None:
+    source = {"git": "/home/me/linux", "ref": "topic", "commit": "0123456789abcdef"}
+    base = replace(BASE, provenance={"name": "/home/me/linux@0123456789abcdef", "source": source})
+    test = TestRecord("tests/test_x.py::test_y", "contract", Verdict.BROKEN, 0.1)
+    after = RunRecord("0.1.0", "2026-11-22T12:59:00Z", 1.0, tests=(test,))
+    before = replace(after, tests=(replace(test, verdict=Verdict.KEPT),))
+    finding = Finding(SERIES, base, base, compare(before, after), after)
+    write_reply(finding, run, tmp_path / "reply.eml", whole=True)
+    text = (tmp_path / "reply.eml").read_text()
+    assert "\nBase     6.12.117, commit 0123456789ab\n" in text
+    assert "vfio-lab run --kernel TREE@0123456789ab --series SERIES" in text
+    assert "/home/me" not in text
 
 
 def test_a_user_without_a_name(git: Path) -> None:
