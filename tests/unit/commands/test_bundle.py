@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lab.cli import app
 from lab.commands import bundle as command
 from lab.commands.bundle import differences, find_run, make_bundle, replay_run, status_of
 from lab.errors import ConfigurationError, LabError
@@ -188,6 +190,19 @@ def test_a_bundle_is_replayed_on_what_is_here(run: RunFolder, tmp_path: Path) ->
     assert not place.exists()  # what was unpacked is gone, and the new run says where it was from
     mend = RunFolder(tmp_path / "out").read_replay().kernel.mend
     assert mend == f"it was in a bundle: vfio-lab replay {tmp_path / 'b.tar.gz'}"
+
+
+def test_what_follows_the_bundle_is_pytests(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def pretend(*words: object, out: Path | None) -> int:
+        seen.extend([*words, out])
+        return 2
+
+    monkeypatch.setattr(command, "replay_run", pretend)
+    argv = ["replay", "b.tar.gz", "-k", "a or b", "--out", "there", "--maxfail=1", "-x"]
+    assert CliRunner().invoke(app, argv).exit_code == 2
+    assert seen == ["b.tar.gz", ["-k", "a or b", "--maxfail=1", "-x"], Path("there")]
 
 
 def test_a_replay_that_left_nothing(run: RunFolder, tmp_path: Path) -> None:
