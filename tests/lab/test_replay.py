@@ -17,7 +17,7 @@ _SUITE = """\
 from errno import EINVAL
 
 import pytest
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.testing import raises_errno
 
 def test_kept(process):
