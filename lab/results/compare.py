@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Two runs of the same tests, before and after a change: what it broke, and what it mended."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
 
 _GOOD = (Verdict.KEPT, Verdict.NOT_APPLICABLE)
 _BAD = (Verdict.BROKEN, Verdict.KNOWN)
+_KIND_OF_NEW = {
+    Verdict.KEPT: "mended",
+    Verdict.BROKEN: "broken",
+    Verdict.NOT_APPLICABLE: "unchanged",
+    Verdict.SKIPPED: "unchanged",
+}
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,9 @@ class Comparison:
 
     `broken` was not before; `mended` was. `crashed` lost its guest to a report of the kernel's own
     that it did not lose it to before. `undecided` is what either run does not know: its guest was
-    lost without a word, the lab erred, or only one of the runs has the test. The rest, which says
-    the same in both, is `unchanged`.
+    lost without a word, the lab erred, or the test is gone. A test that is new was neither kept nor
+    broken before: it is mended, or broken, now. The rest, which says the same in both, is
+    `unchanged`.
     """
 
     broken: tuple[Pair, ...]
@@ -47,6 +55,19 @@ class Comparison:
         if self.undecided:
             return 2
         return 1 if self.broken or self.crashed else 0
+
+    def owed(self, own: Callable[[TestRecord], bool]) -> "Comparison":
+        """The same where the later run owes these tests: one that fails in both runs is broken."""
+        failed = [
+            pair
+            for pair in self.unchanged
+            if own(pair.test) and pair.test.verdict is Verdict.BROKEN
+        ]
+        return replace(
+            self,
+            broken=(*self.broken, *failed),
+            unchanged=tuple(pair for pair in self.unchanged if pair not in failed),
+        )
 
 
 def compare(before: RunRecord, after: RunRecord) -> Comparison:
@@ -66,10 +87,17 @@ def compare(before: RunRecord, after: RunRecord) -> Comparison:
 def _kind(pair: Pair) -> str:
     """The field of Comparison that a pair belongs to."""
     before, after = pair.before, pair.after
-    if before is None or after is None:
+    if after is None:
         return "undecided"
+    if before is None:
+        return "crashed" if _crashed(after) else _KIND_OF_NEW.get(after.verdict, "undecided")
     if _crashed(after):
         return "unchanged" if _crashed(before) else "crashed"
+    return _kind_of_verdicts(before, after)
+
+
+def _kind_of_verdicts(before: TestRecord, after: TestRecord) -> str:
+    """The same for a test of both runs with which the later one did not crash."""
     if before.verdict is after.verdict and after.verdict.exit_status(splat=False) != 2:
         return "unchanged"
     if after.verdict in _BAD:

@@ -69,7 +69,8 @@ verdicts = dict(
 splats = ["[    1.0] WARNING: CPU: 0 PID: 1 at fs/x.c:3 f+0x1/0x2"] if "reports" in patches else []
 wanted = option("--rule") or list(verdicts)
 tests = [
-    dict(id=f"tests/test_x.py::test_{{rule}}", suite="contract", rule=rule, duration=0.5,
+    dict(id=f"tests/test_x.py::test_{{rule}}", rule=rule, duration=0.5,
+         suite="test_new.py" if option("--tests") and rule == "OWN-2" else "contract",
          verdict=verdicts[rule], message=f"{{rule}} is {{verdicts[rule]}}", splats=splats)
     for rule in wanted if rule in verdicts
 ] * int(*option("--repeat") or [1])
@@ -325,6 +326,16 @@ def test_the_base_is_tested_with_what_the_series_brings(bench: Bench) -> None:
         (brought / "test_new.py").write_text(text)
         bench.try_("cleans", selection=selection)
     assert bench.runs == ["base", "cleans", "cleans", "base", "cleans"]
+
+
+def test_what_it_brings_must_pass_with_it(bench: Bench) -> None:
+    """OWN-2 is broken on the base; here its test is the series' own."""
+    (bench.folder / "brought").mkdir()
+    selection = Selection(suites=("contract",), tests=bench.folder / "brought")
+    status, found = bench.try_("mends", selection=selection)
+    assert (status, ids(found["mended"])) == (0, ["OWN-2"])
+    status, found = bench.try_("cleans", selection=selection)
+    assert (status, ids(found["broken"]), found["culprit"]) == (1, ["OWN-2"], None)
 
 
 def test_quick_is_about_what_the_series_touches(bench: Bench) -> None:

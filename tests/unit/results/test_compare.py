@@ -63,11 +63,37 @@ def test_what_a_pair_of_verdicts_says(
     assert comparison.status == status
 
 
-def test_a_test_that_only_one_run_has_is_undecided() -> None:
+def test_a_test_that_is_gone_is_undecided() -> None:
     comparison = compare(run(KEPT, KEPT), run(KEPT))
     assert [pair.test.id for pair in comparison.undecided] == ["test-1"]
-    assert [pair.test.id for pair in compare(run(KEPT), run(KEPT, KEPT)).undecided] == ["test-1"]
     assert comparison.status == 2
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind", "status"),
+    [
+        (KEPT, "mended", 0),
+        (BROKEN, "broken", 1),
+        (CRASHED, "crashed", 1),
+        (NONE, "unchanged", 0),
+        (SKIPPED, "unchanged", 0),
+        (LOST, "undecided", 2),
+        (ERROR, "undecided", 2),
+    ],
+)
+def test_a_test_that_is_new(verdict: Verdict | None, kind: str, status: int) -> None:
+    comparison = compare(run(KEPT), run(KEPT, verdict))
+    assert [pair.test.id for pair in getattr(comparison, kind)][-1] == "test-1"
+    assert comparison.status == status
+
+
+def test_what_a_series_owes_is_broken_when_it_still_fails() -> None:
+    comparison = compare(run(BROKEN, BROKEN, KNOWN, KEPT), run(BROKEN, BROKEN, KNOWN, KEPT))
+    assert comparison.status == 0
+    owed = comparison.owed(lambda test: test.id != "test-0")
+    assert [pair.test.id for pair in owed.broken] == ["test-1"]
+    assert [pair.test.id for pair in owed.unchanged] == ["test-0", "test-2", "test-3"]
+    assert owed.status == 1
 
 
 def test_what_is_broken_does_not_hide_what_nobody_knows() -> None:
