@@ -5,13 +5,16 @@ from pathlib import Path
 
 from lab.cache import Cache
 from lab.kernel.build import RECIPE, export_headers
+from lab.kernel.patched import for_headers
 from lab.kernel.source import Identity
 from lab.proc import run
 from lab.progress import Progress
 
 
 def headers_of(identity: Identity, cache: Cache, progress: Progress) -> Path:
-    """The include folder; the entry is the one that a build of this source makes, too."""
+    """The include folder; the entry is the one that a build of this source makes, too, and that of
+    the base's where a series does not touch the API."""
+    identity = for_headers(identity)
 
     def maker(folder: Path) -> None:
         objects = folder / "objects"

@@ -27,6 +27,7 @@ from lab.kernel.build import (
 )
 from lab.kernel.configure import configure
 from lab.kernel.kernel import Kernel
+from lab.kernel.patched import USER_API
 from lab.kernel.prepare import Plan, kernel_of, prepare_from_source
 from lab.kernel.repository import Commit, Repository
 from lab.kernel.series import Series
@@ -36,7 +37,6 @@ from lab.progress import Progress
 
 _RECIPE = 1  # of what is kept of a patched kernel: a new number makes them anew, but no base
 _KCONFIG = "*Kconfig*"
-_USER_API = ("include/uapi/", "arch/x86/include/uapi/")
 _UNDER_WAY = "under-way"
 
 
@@ -264,7 +264,7 @@ class _WorkPlace:
         make = build.make(self.tree, self.objects)
         build.pack_modules(make, release_of(self.objects), folder)
         headers = self.base.kernel.headers
-        if headers is None or self._repository.changed(commit.identity, *_USER_API):
+        if headers is None or self._repository.changed(commit.identity, *USER_API):
             export_headers(make, self.objects, folder / "headers")
         else:
             run(["cp", "-al", headers, folder / "headers"])

@@ -12,6 +12,7 @@ from lab.kernel.series import Series
 from lab.kernel.source import Identity
 from lab.proc import run
 
+USER_API = ("include/uapi/", "arch/x86/include/uapi/")
 _PROGRAMS = ("tools/", "scripts/", "usr/")
 _NAMES = (".h", "Makefile", "Kbuild")
 
@@ -25,6 +26,14 @@ def for_programs(base: Identity, series: Series | None) -> Identity:
     if series and any(file.startswith(_PROGRAMS) or file.endswith(_NAMES) for file in series.files):
         return PatchedIdentity(base.cache, base.progress, base, series)
     return base
+
+
+def for_headers(identity: Identity) -> Identity:
+    """The source whose exported headers are those of `identity`."""
+    if isinstance(identity, PatchedIdentity):
+        files = identity.series.files
+        return identity if any(file.startswith(USER_API) for file in files) else identity.base
+    return identity
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,9 @@ def test_a_series_brings_cases_of_its_own(lab: Lab, cache: Cache, progress: Prog
     }
     assert selftests.look("old", lab, cache, brought) == cases
     assert selftests.prepare("old", lab, cache, progress) == base
+    assert (
+        len([entry for entry in cache.entries() if entry.kind == "headers"]) == 2
+    )  # of the sources
     (tree_,) = [entry for entry in cache.entries() if entry.kind == "tree"]
     assert sorted(path.name for path in tree_.path.iterdir()) == ["linux", "provenance.json"]
     assert (tree_.path / "linux" / "Kconfig").stat().st_nlink == 2
