@@ -19,7 +19,7 @@ import os
 import time
 from pathlib import Path
 
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 
 def test_quick(process):
     assert process.syscall(Syscall.GETPID) == process.pid

@@ -15,7 +15,7 @@ import os
 import signal
 from pathlib import Path
 
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 
 def test_before(process):
     assert process.syscall(Syscall.GETPID) == process.pid

@@ -15,7 +15,7 @@ from errno import EBADF, EINVAL
 
 import pytest
 
-from lab.agent.protocol import Syscall
+from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, lacking, not_applicable, raises_errno
 from lab.vfio.files import Iommufd
