@@ -7,11 +7,12 @@ a flow or for a single mode; where it applies follows from that, and is written 
 Every rule also means `ALWAYS`, which no rule repeats.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib import resources
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -141,6 +142,39 @@ def rules() -> Mapping[str, Rule]:
 def rule(id_: str) -> Rule:
     """The rule with this id. Raises ConfigurationError, with near ids, for one there is not."""
     return rules()[known("rule", id_, rules())]
+
+
+def concerned(files: Iterable[str]) -> list[str]:
+    """The rules that the kernel keeps in these files, in the contract's order.
+
+    Of a file that no rule names: those that are kept beside it, or in the code of a header.
+    """
+    sources = {
+        id_: {source.partition(":")[0] for source in rule.source} for id_, rule in rules().items()
+    }
+    cited = set().union(*sources.values())
+    places = [
+        _BEHIND.get(file, file if file in cited else f"{PurePath(file).parent}/") for file in files
+    ]
+    return [
+        id_ for id_, found in sources.items() if any(_lies(f, p) for f in found for p in places)
+    ]
+
+
+def _lies(file: str, place: str) -> bool:
+    """Whether it is the place, or lies below it, if that is a folder."""
+    return file == place or (place.endswith("/") and file.startswith(place))
+
+
+# The code that a header is for.
+_BEHIND = {
+    "include/uapi/linux/vfio.h": "drivers/vfio/",
+    "include/linux/vfio.h": "drivers/vfio/",
+    "include/linux/vfio_pci_core.h": "drivers/vfio/pci/",
+    "include/uapi/linux/iommufd.h": "drivers/iommu/iommufd/",
+    "include/linux/iommufd.h": "drivers/iommu/iommufd/",
+    "include/linux/iommu.h": "drivers/iommu/",
+}
 
 
 # The C loader is ten times as fast, and every run reads the contract; PyYAML may be without it.

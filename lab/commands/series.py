@@ -4,7 +4,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from lab.cache import Cache
 from lab.cell import Choice
 from lab.commands.runner import Selection
 from lab.config import Lab
-from lab.contract import rules
+from lab.contract import concerned
 from lab.errors import ConfigurationError
 from lab.guest import find_qemu
 from lab.kernel.branch import Branch
@@ -199,13 +199,3 @@ def _platform(choice: Choice) -> tuple[str, ...]:
     words += ["--image", choice.image] if choice.image else []
     words += ["--qemu", str(choice.qemu)] if choice.qemu else []
     return (*words, "--boot-timeout", str(choice.boot_timeout))
-
-
-def concerned(files: Iterable[str]) -> list[str]:
-    """The rules that the kernel keeps in one of these files, in the contract's order."""
-    touched = set(files)
-    return [
-        id_
-        for id_, rule in rules().items()
-        if touched & {source.partition(":")[0] for source in rule.source}
-    ]

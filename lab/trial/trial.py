@@ -42,7 +42,7 @@ class Words:
     def of(self, wanted: Sequence[TestRecord]) -> "Words":
         """Those that choose just these tests, in whichever mode."""
         rules = sorted({test.rule for test in wanted if test.rule})
-        names = sorted({test.id.rpartition("::")[2].partition("[")[0] for test in wanted})
+        names = sorted({_key(test) for test in wanted})
         modes = sorted({test.mode for test in wanted if test.mode})
         words = ["-k", " or ".join(names)]
         if all(test.rule for test in wanted):
@@ -226,6 +226,12 @@ class Trial:
         if crash_of(record):
             return replace(step, boots=False)
         return replace(step, comparison=compare(before, record))
+
+
+def _key(test: TestRecord) -> str:
+    """What -k finds it by: a program's case by its own name, all others by the function's."""
+    function, _, parameters = test.id.rpartition("::")[2].partition("[")
+    return parameters.rstrip("]") if test.program else function
 
 
 def crash_of(record: RunRecord) -> str:

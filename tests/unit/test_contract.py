@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.contract import Flow, Mode, rule, rules
+from lab.contract import Flow, Mode, concerned, rule, rules
 from lab.errors import ConfigurationError
 
 
@@ -80,3 +80,25 @@ def test_sources_are_in_linux_6_12() -> None:
             if "(" not in function:  # else it is of a later version
                 text = (tree / file).read_text()
                 assert re.search(rf"\b{function}\(", text), f"{found.id}: {source}"
+
+
+def test_which_rules_a_file_concerns() -> None:
+    assert "OWN-2" in concerned(["drivers/vfio/group.c"])
+    assert "MAP-1" not in concerned(["drivers/vfio/group.c"])
+    order = list(rules())
+    several = concerned(["drivers/vfio/vfio_iommu_type1.c", "drivers/vfio/group.c"])
+    assert several == sorted(several, key=order.index)
+    assert concerned(["drivers/net/tun.c", "Makefile"]) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "near"),
+    [
+        ("drivers/vfio/pci/vfio_pci_priv.h", "drivers/vfio/pci/vfio_pci_core.c"),
+        ("include/uapi/linux/vfio.h", "drivers/vfio/group.c"),
+        ("include/uapi/linux/iommufd.h", "drivers/iommu/iommufd/ioas.c"),
+    ],
+)
+def test_a_file_that_no_rule_names_concerns_those_beside_it(file: str, near: str) -> None:
+    assert concerned([near])
+    assert set(concerned([near])) <= set(concerned([file])) < set(rules())

@@ -14,8 +14,9 @@ import pytest
 from lab.cell import Choice
 from lab.commands import series as command
 from lab.commands.runner import Selection
-from lab.commands.series import Order, concerned, try_series
+from lab.commands.series import Order, try_series
 from lab.config import Lab
+from lab.contract import concerned
 from lab.errors import BuildError, ConfigurationError, LabError
 from lab.kernel import Kernel
 from lab.kernel.incremental import Base
