@@ -195,3 +195,29 @@ def test_map_races_with_unmap_and_dma(
     record_property("unmap found none", removed[:-1].count(0))
     record_property("map found one", sum(not each.ok for each in maps))
     _is_as_before(process, edu, mode)
+
+
+@contract("LIFE-4")
+def test_unmap_races_with_unmap(
+    process: Process, edu: Device, mode: Mode, record_property: Recorder
+) -> None:
+    """Of two that want the same mapping one removes it, whole, and the other finds none."""
+    rounds = 100
+    with process.mmap(process.page_size * 16) as pages:
+        *steps, last = (step.call for step in way_in(process, edu, mode, IOVA, pages))
+        unmap = way_back(mode, IOVA, pages.length)[0].call
+        program = Program(
+            setup=(*steps, last), threads=((unmap,), (unmap,)), teardown=closes(), rounds=rounds
+        )
+        results = process.run(program, timeout=TIMEOUT).rounds
+    first = []
+    for each in results:
+        assert all(result.ok for result in each.setup)
+        unmaps = [thread[0] for thread in each.threads]
+        assert {unmap.errno for unmap in unmaps} <= {0, ENOENT, EBUSY}
+        removed = [_removed(unmap) for unmap in unmaps]
+        assert sorted(removed) == [0, pages.length]
+        first.append(removed[0] > 0)
+    record_property("rounds", rounds)
+    record_property("the first thread removed it", sum(first))
+    _is_as_before(process, edu, mode)
