@@ -239,7 +239,7 @@ def crash_of(record: RunRecord) -> str:
     if record.figures.get("guests"):
         return ""
     lost = [each.message for each in record.trouble if each.verdict is Verdict.GUEST_LOST]
-    return lost[0] if lost else ""
+    return lost[0].removeprefix("boot: ") if lost else ""
 
 
 def _failures(record: RunRecord, pair: Pair) -> int:
