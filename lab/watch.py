@@ -12,7 +12,7 @@ from lab.session import Session
 
 
 class Watch:
-    """Lives as long as one test does; see `lab.plugin`.
+    """Lives as long as one test does; see `lab.plugin.verdicts`.
 
     `machine` is the name of the one that the test asks for, None where any will do.
     """

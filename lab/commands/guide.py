@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from lab.errors import LabError
-from lab.plugin import adopt
+from lab.plugin.options import adopt
 from lab.progress import Step
 from lab.session import Session
 

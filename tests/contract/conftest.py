@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the contract's tests share, beside what every test of the kernel has (`lab.fixtures`)."""
+"""What the contract's tests share, beside the devices of `lab.plugin.devices`."""
 
 import pytest
 

@@ -26,7 +26,7 @@ from lab import kernel
 from lab.cache import Cache
 from lab.cell import Cell, Choice, Testbed
 from lab.config import Lab
-from lab.plugin import choice_of
+from lab.plugin.options import choice_of
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 

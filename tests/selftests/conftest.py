@@ -11,7 +11,7 @@ import pytest
 
 from lab.cache import Cache
 from lab.errors import LabError
-from lab.plugin import asked_for
+from lab.plugin.options import asked_for
 from lab.programs import selftests
 from lab.programs.selftests import Case
 from lab.progress import Progress
