@@ -11,6 +11,25 @@ from typing import Annotated, NoReturn
 import typer
 
 from lab.errors import ConfigurationError, LabError
+from lab.options import (
+    BootTimeout,
+    Image,
+    Json,
+    Kernel,
+    Keyword,
+    LabFolder,
+    Machine,
+    Modes,
+    Out,
+    Patches,
+    QemuArgs,
+    QemuPath,
+    Rules,
+    SeriesFile,
+    Suites,
+    Tests,
+    Update,
+)
 
 # A command imports what it needs when it is called: `vfio-lab run` has QEMU started before most of
 # Python's packages are loaded, and `--help` loads none of them.
@@ -23,43 +42,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-LabFolder = Annotated[
-    Path | None, typer.Option("--lab", metavar="DIR", help="The lab's folder.", envvar="VFIO_LAB")
-]
-Kernel = Annotated[
-    str | None,
-    typer.Option(help="A kernel of lab.yaml, with +FRAGMENT after it, or a path to a bzImage."),
-]
-SeriesFile = Annotated[
-    str | None,
-    typer.Option(
-        "--series", metavar="FILE", help="Patches for it: an mbox, a maildir, a folder, or -."
-    ),
-]
-Patches = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Of the series only the first N.")
-]
-Machine = Annotated[str | None, typer.Option(help="A machine of lab.yaml.")]
-Tests = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        exists=True,
-        file_okay=False,
-        resolve_path=True,
-        help="A folder of more tests: those that a series brings.",
-    ),
-]
-Image = Annotated[str | None, typer.Option(help="An image of lab.yaml, or a path to an initramfs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-QemuPath = Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="Another QEMU.")]
-QemuArgs = Annotated[
-    list[str] | None,
-    typer.Option("--qemu-arg", metavar="ARG", help="One more word for QEMU; may be repeated."),
-]
-BootTimeout = Annotated[float, typer.Option(metavar="S", help="Seconds that a boot may take.")]
-Update = Annotated[bool, typer.Option("--update", help="Look for newer packages first.")]
-
 
 @app.command()
 def run(
@@ -69,14 +51,10 @@ def run(
     patches: Patches = None,
     machine: Machine = None,
     image: Image = None,
-    suite: Annotated[
-        list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")
-    ] = None,
-    rule: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
-    mode: Annotated[list[str] | None, typer.Option(help="Only this mode; may be repeated.")] = None,
-    keyword: Annotated[
-        str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
-    ] = None,
+    suite: Suites = None,
+    rule: Rules = None,
+    mode: Modes = None,
+    keyword: Keyword = None,
     tests: Tests = None,
     slow: Annotated[
         bool, typer.Option("--slow", help="Tests that take minutes each, too.")
@@ -87,9 +65,7 @@ def run(
     repeat: Annotated[
         int, typer.Option(min=1, metavar="N", help="All tests, N times in a row.")
     ] = 1,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the run's folder is made.")
-    ] = None,
+    out: Out = None,
     as_json: Json = False,
     qemu: QemuPath = None,
     qemu_arg: QemuArgs = None,
@@ -203,18 +179,12 @@ def series(
         Path | None,
         typer.Option(metavar="FILE", help="Write a mail that answers the series; it is not sent."),
     ] = None,
-    suite: Annotated[
-        list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")
-    ] = None,
-    rule: Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")] = None,
-    mode: Annotated[list[str] | None, typer.Option(help="Only this mode; may be repeated.")] = None,
-    keyword: Annotated[
-        str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
-    ] = None,
+    suite: Suites = None,
+    rule: Rules = None,
+    mode: Modes = None,
+    keyword: Keyword = None,
     tests: Tests = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the folder of all runs is made.")
-    ] = None,
+    out: Out = None,
     as_json: Json = False,
     qemu: QemuPath = None,
     boot_timeout: BootTimeout = 120.0,
@@ -301,9 +271,7 @@ def mutants(
     lab_folder: LabFolder = None,
     kernel: Annotated[str | None, typer.Option(help="The kernel that they are made of.")] = None,
     machine: Machine = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the folder of all runs is made.")
-    ] = None,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Break the kernel on purpose, one rule at a time, and see which test notices.
@@ -403,9 +371,7 @@ def execute_(
     ] = None,
     mode: Annotated[str | None, typer.Option(help="The mode that it is told.")] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that it may take.")] = 300.0,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the run's folder is made.")
-    ] = None,
+    out: Out = None,
     as_json: Json = False,
     qemu: QemuPath = None,
     qemu_arg: QemuArgs = None,

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LabFolder = Annotated[
+    Path | None, typer.Option("--lab", metavar="DIR", help="The lab's folder.", envvar="VFIO_LAB")
+]
+Kernel = Annotated[
+    str | None,
+    typer.Option(help="A kernel of lab.yaml, with +FRAGMENT after it, or a path to a bzImage."),
+]
+SeriesFile = Annotated[
+    str | None,
+    typer.Option(
+        "--series", metavar="FILE", help="Patches for it: an mbox, a maildir, a folder, or -."
+    ),
+]
+Patches = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Of the series only the first N.")
+]
+Machine = Annotated[str | None, typer.Option(help="A machine of lab.yaml.")]
+Tests = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        resolve_path=True,
+        help="A folder of more tests: those that a series brings.",
+    ),
+]
+Image = Annotated[str | None, typer.Option(help="An image of lab.yaml, or a path to an initramfs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+QemuPath = Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="Another QEMU.")]
+QemuArgs = Annotated[
+    list[str] | None,
+    typer.Option("--qemu-arg", metavar="ARG", help="One more word for QEMU; may be repeated."),
+]
+BootTimeout = Annotated[float, typer.Option(metavar="S", help="Seconds that a boot may take.")]
+Update = Annotated[bool, typer.Option("--update", help="Look for newer packages first.")]
+Suites = Annotated[list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")]
+Rules = Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")]
+Modes = Annotated[list[str] | None, typer.Option(help="Only this mode; may be repeated.")]
+Keyword = Annotated[
+    str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
+]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the folder of it is made.")]
