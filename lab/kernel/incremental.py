@@ -190,7 +190,9 @@ class _WorkPlace:
         """See Base.make_alone."""
         commits = self._repository.apply(series)
         build = self._build(series.name)
-        self._compile(build, commits[-1], self.folder / LOG)
+        log = self.folder / "alone.log"
+        log.unlink(missing_ok=True)
+        self._compile(build, commits[-1], log)
         return build.seconds["build"]
 
     def _build(self, name: str, *, whole: bool = False) -> Build:
