@@ -4,8 +4,9 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from email.message import EmailMessage
 from pathlib import Path
 
 from rich.console import Console
@@ -23,11 +24,11 @@ from lab.kernel.incremental import Base
 from lab.kernel.letters import name_of, read_letters, save_letters
 from lab.kernel.mail import series_in
 from lab.kernel.series import Series
-from lab.kernel.source import GitIdentity
 from lab.progress import Progress
 from lab.results.folder import JUNIT, RunFolder
 from lab.results.junit import junit
 from lab.results.text import printable
+from lab.trial import notes
 from lab.trial.draft import sender, write_reply
 from lab.trial.finding import Finding
 from lab.trial.show import show
@@ -36,7 +37,6 @@ from lab.trial.trial import AFTER, Trial, Words
 
 SUMMARY = "series.json"
 SCRIPT = "replay.sh"
-_PROGRAMS = ("tools/testing/selftests/vfio/", "tools/testing/selftests/iommu/")
 
 
 @dataclass(frozen=True)
@@ -61,26 +61,18 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
 
     0: nothing is broken that the base keeps; 1: something is; 2: the lab or the series failed.
     """
-    progress = Progress()
-    if isinstance(order.source, Branch):
-        spec = order.source.spec(choice.kernel)
-        place, letters = order.source.name, order.source.letters()
-    else:
-        spec = choice.kernel or lab.run.kernel
-        place, letters = order.source, read_letters(order.source)
+    progress, cache = Progress(), Cache.of_user()
+    spec, place, letters = _given(lab, choice, order.source)
     series = series_in(letters, place)
     words = _words(choice, order, series)
     whole = not words.tests and not order.selection.suites
     if order.reply:
         sender()  # who has no name is told now, not when all is done
-    _introduce(series, progress)
-    if not order.selection.suites and any(name.startswith(_PROGRAMS) for name in series.files):
-        progress.say("it brings programs of the kernel's own: --suite selftests runs them")
     if out:
         RunFolder.must_be_empty(out)
-    cache = Cache.of_user()
+    _tell(progress, notes.of_series(series))
     base = Base.prepare(spec, lab, cache, progress, update=choice.update)
-    _compare_bases(series, base, progress)
+    _tell(progress, notes.of_base(series, base.plan.identity))
     kernel = base.build(series)
     folder = RunFolder.create(out).path
     mail = folder / f"{name_of(place)}.mbox"
@@ -104,34 +96,16 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     return finding.status
 
 
-def _introduce(series: Series, progress: Progress) -> None:
-    count = len(series.patches)
-    subject = series.letter.subject if series.letter else series.name
-    progress.say(printable(f"{count} patch{'es' if count > 1 else ''}: {subject}"))
+def _given(lab: Lab, choice: Choice, source: str | Branch) -> tuple[str, str, list[EmailMessage]]:
+    """The base's kernel, what to call the series' place, and its mails."""
+    if isinstance(source, Branch):
+        return source.spec(choice.kernel), source.name, source.letters()
+    return choice.kernel or lab.run.kernel, source, read_letters(source)
 
 
-def _compare_bases(series: Series, base: Base, progress: Progress) -> None:
-    """Say where the series was made for another base, or wants patches before it."""
-    if series.prerequisites:
-        listed = ", ".join(series.prerequisites)
-        progress.say(
-            printable(
-                f"it says that it needs what the lab has not been given: {listed}; if it does"
-            )
-            + " not apply, put those patches before it, or try it as a branch (--tree)"
-        )
-    if not series.base_commit:
-        return
-    identity = base.plan.identity
-    commit = identity.commit if isinstance(identity, GitIdentity) else ""
-    if commit.startswith(series.base_commit):
-        return
-    where = f"is tried on {identity.title}"
-    if isinstance(identity, GitIdentity) and identity.holds(series.base_commit):
-        hint = f"the tree has that one, too: --kernel {identity.git}@{series.base_commit[:12]}"
-    else:
-        hint = "the lab has no such commit; --kernel TREE@COMMIT names one of a git tree"
-    progress.say(f"it is made for commit {series.base_commit[:12]}, and {where}: {hint}")
+def _tell(progress: Progress, told: Iterable[str]) -> None:
+    for words in told:
+        progress.say(printable(words))
 
 
 def _write_script(folder: Path, lab: Lab, base: Base, words: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -93,6 +94,10 @@ class PretendedBase:
     folder: Path
     key: list[str] = field(default_factory=lambda: ["one"])
     warnings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def plan(self) -> SimpleNamespace:
+        return SimpleNamespace(identity=None)
 
     @property
     def kernel(self) -> Kernel:
