@@ -22,7 +22,6 @@ from rich.text import Text
 
 from lab.cache import Cache
 from lab.cell import Choice
-from lab.commands.child import record_of, run_of
 from lab.config import Lab, known
 from lab.contract import rules
 from lab.errors import BuildError, ConfigurationError, LabError
@@ -35,6 +34,7 @@ from lab.results.layout import line
 from lab.results.record import RunRecord, TestRecord
 from lab.results.text import printable
 from lab.results.verdict import Verdict
+from lab.trial.child import record_of, run_of
 
 FOLDER = Path("kernels/mutants")
 SUMMARY = "mutants.json"

@@ -10,7 +10,6 @@ from typing import Any
 import lab as package
 from lab import deviations
 from lab.cache import Cache
-from lab.commands.child import record_of_run
 from lab.config import Lab
 from lab.errors import BuildError, ConfigurationError, LabError
 from lab.kernel import Kernel
@@ -21,6 +20,7 @@ from lab.results.compare import Comparison, Pair, compare
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
+from lab.trial.child import record_of_run
 from lab.trial.culprit import Culprit, first_bad
 from lab.trial.finding import Confirmation, Finding, Step, splats_of, subject_of
 
