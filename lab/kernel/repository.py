@@ -6,6 +6,7 @@ more than that. Series are therefore applied elsewhere, on a desk: git needs to 
 files that a patch changes.
 """
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from lab.proc import CommandError, run
 
 _RECIPE = 1  # of the import: a new number makes every one anew
 _BASE = "refs/heads/base"
+_APPLYING = re.compile(r"^Applying: ", re.MULTILINE)  # a patch each, as `git am` says it
+_DONE_ALREADY = "No changes -- Patch already applied."
 _ENVIRONMENT = {
     # What the user has set (hooks, signatures, line ends) is for the user's own trees.
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -41,7 +44,7 @@ _IMPORT = {"core.bigFileThreshold": "1", "core.compression": "1"}
 
 @dataclass(frozen=True)
 class Commit:
-    """One patch, applied."""
+    """What a patch makes of the tree."""
 
     identity: str
     subject: str
@@ -77,9 +80,10 @@ class Repository:
             lock.unlink()
 
     def apply(self, series: Series) -> list[Commit]:
-        """The commits of a series on the base, in order; the compiled tree is not touched.
+        """The commit after each patch of a series on the base; the compiled tree is not touched.
 
-        Raises ConfigurationError that names patch, file and hunk.
+        It is the one before where all that a patch does is done already. Raises ConfigurationError
+        that names patch, file and hunk.
         """
         desk = self.folder / "desk"
         shutil.rmtree(desk, ignore_errors=True)
@@ -89,13 +93,19 @@ class Repository:
         try:
             mails = self.folder / "series.mbox"
             mails.write_bytes(series.content)
-            self._git("am", "--3way", str(mails), desk=desk)
+            said = self._git("am", "--3way", str(mails), desk=desk)
         except CommandError as error:
             raise series.does_not_apply(
                 error, *self._refused(desk), self._conflict(desk)
             ) from error
-        log = self._git("log", "--reverse", "--format=%H %s", f"{_BASE}..HEAD")
-        return [Commit(*line.split(" ", 1)) for line in log]
+        made = iter(self._git("rev-list", "--reverse", f"{_BASE}..HEAD"))
+        identity = self._git("rev-parse", _BASE)[0]
+        commits = []
+        for told in _APPLYING.split("\n".join(said))[1:]:
+            if _DONE_ALREADY not in told:
+                identity = next(made)
+            commits.append(Commit(identity, told.partition("\n")[0]))
+        return commits
 
     def check_out(self, commit: str | None = None) -> None:
         """Put the tree that is compiled into the state of a commit; None: of the base."""

@@ -162,6 +162,24 @@ def test_a_series_is_the_base_and_its_changes(base: Base, series: Write) -> None
     assert (kernel.headers / "linux" / "vfio.h").read_text() == "#define ONE 1\n"
 
 
+def test_a_patch_that_has_nothing_left_to_do_counts(base: Base, series: Write) -> None:
+    """git am makes no commit of it."""
+    one, error = series("a", ONE), series("b", ("two.c", "two 3\n", "error\n"))
+    again = Series("again", "again", one.patches * 2)
+    assert base.build(again).provenance["series"]["patches"] == ["one.c: one seven"] * 2
+    with pytest.raises(BuildError, match="patch 3 of 3, 'two"):
+        base.build(Series("bad", "bad", again.patches + error.patches))
+
+
+def test_a_series_that_the_base_has_already_is_the_base(base: Base, series: Write) -> None:
+    there, back = ("one.c", "one 7\n", "one seven\n"), ("one.c", "one seven\n", "one 7\n")
+    both = series("both", there, back).content
+    base.build(Series("both", "both", (both,)))
+    second = both[both.rindex(b"\nFrom ") + 1 :]
+    kernel = base.build(Series("back", "back", (second,)))
+    assert kernel.bzimage.read_bytes() == base.kernel.bzimage.read_bytes()
+
+
 def test_only_what_differs_is_compiled(base: Base, series: Write, compiled: Compiled) -> None:
     base.build(series("a", ONE))
     assert compiled() == ["one.o", "two.o", "one.o"]  # the base first
