@@ -17,7 +17,7 @@ from lab.cell import Choice
 from lab.commands.runner import Selection
 from lab.config import Lab
 from lab.contract import concerned
-from lab.errors import ConfigurationError
+from lab.errors import ConfigurationError, LabError
 from lab.guest import find_qemu
 from lab.kernel.branch import Branch
 from lab.kernel.incremental import Base
@@ -87,8 +87,11 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     if (whole if order.speed is None else order.speed) and not finding.crash:
         before = replace(choice, kernel=spec)
         after = replace(before, series=series)
-        changes = compare_speed(lab, before, after, folder / "speed", progress)
-        finding = replace(finding, speed=changes)
+        try:
+            changes = compare_speed(lab, before, after, folder / "speed", progress)
+            finding = replace(finding, speed=changes)
+        except LabError as error:  # the verdict does not hang on it
+            progress.say(printable(f"what is slower or faster is not known: {error}"))
     _report(finding, folder, as_json=as_json)
     if order.reply:
         write_reply(finding, folder / AFTER, order.reply, whole=whole)

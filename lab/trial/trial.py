@@ -11,7 +11,7 @@ import lab as package
 from lab import deviations
 from lab.cache import Cache
 from lab.config import Lab
-from lab.errors import BuildError, ConfigurationError, LabError
+from lab.errors import LabError
 from lab.kernel import Kernel
 from lab.kernel.incremental import Base
 from lab.kernel.series import Series
@@ -175,15 +175,16 @@ class Trial:
         return replace(finding, comparison=comparison, confirmations=again)
 
     def _culprit(self, is_bad: Callable[[int], bool | None]) -> Culprit:
-        """The first patch with which it is so. What does not build cannot be judged."""
+        """The first patch with which it is so. What does not build, or of whose run nothing can be
+        said, cannot be judged."""
 
         def judged(count: int) -> bool | None:
             try:
                 self.base.build(self.series.first(count))
-            except (BuildError, ConfigurationError):
+                with self.progress.step(f"test the first {count} patches"):
+                    return is_bad(count)
+            except LabError:
                 return None
-            with self.progress.step(f"test the first {count} patches"):
-                return is_bad(count)
 
         first, last = first_bad(len(self.series.patches), judged)
         return Culprit(first, last, subject_of(self.series.patches[last - 1]))
@@ -218,11 +219,11 @@ class Trial:
         step = Step(number, subject_of(self.series.patches[number - 1]))
         try:
             self.base.build(self.series.first(number))
-        except (BuildError, ConfigurationError) as error:
+            with self.progress.step(f"test the first {number} patches") as shown:
+                record = self._patched(number, f"each-{number}", self.words)
+                shown.result(f"{len(record.tests)} tests")
+        except LabError as error:
             return replace(step, error=str(error))
-        with self.progress.step(f"test the first {number} patches") as shown:
-            record = self._patched(number, f"each-{number}", self.words)
-            shown.result(f"{len(record.tests)} tests")
         if crash_of(record):
             return replace(step, boots=False)
         return replace(step, comparison=compare(before, record))

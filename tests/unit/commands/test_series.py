@@ -18,7 +18,7 @@ from lab.commands.runner import Selection
 from lab.commands.series import Order, try_series
 from lab.config import Lab
 from lab.contract import concerned
-from lab.errors import BuildError, ConfigurationError, LabError
+from lab.errors import BuildError, ConfigurationError, GuestLost, LabError
 from lab.kernel import Kernel
 from lab.kernel.incremental import Base
 from lab.kernel.series import Series
@@ -50,7 +50,7 @@ diff --git a/drivers/vfio/group.c b/drivers/vfio/group.c
 # A run of the patches that are named in the subjects of its mail; "breaks" breaks OWN-1, "mends"
 # mends OWN-2, which is broken without it, "loses" loses a guest; so does "hides" until it "breaks".
 # "flakes" breaks OWN-1 in the first run only, "halts" does not boot, and with "reports" there is a
-# report of the kernel's own.
+# report of the kernel's own. With "vexes" as the last of them the lab fails.
 RUN = """#!{python}
 import json, re, sys
 from pathlib import Path
@@ -83,6 +83,8 @@ record["figures"] = dict(guests=1)
 if "halts" in patches or {{"halts"}} & set(option("--kernel")):
     lost = dict(message="no guest boots", verdict="guest-lost")
     record |= dict(tests=[], figures={{}}, trouble=[lost], finished=False)
+if patches and patches[-1] == "vexes":
+    record |= dict(trouble=[dict(message="the host is full", verdict="lab-error")])
 (out / "results.json").write_text(json.dumps(record))
 """
 
@@ -227,6 +229,26 @@ def test_what_does_not_compile_on_the_way_is_passed_over(bench: Bench) -> None:
     _, found = bench.try_("cleans", "garbles", "breaks", "corrects")
     assert found["suspects"] == [2, 3]
     assert found["status"] == 1
+
+
+def test_a_lab_that_fails_on_the_way_takes_no_verdict_away(bench: Bench) -> None:
+    status, found = bench.try_("cleans", "vexes", "breaks", "tidies", each=True)
+    assert status == 2
+    assert ids(found["broken"]) == ["OWN-1"]
+    assert found["suspects"] == [2, 3]
+    assert "the host is full" in found["steps"][1]["said"]
+
+
+def test_a_guest_that_is_lost_while_it_is_measured_takes_no_verdict_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise GuestLost("it does not answer")
+
+    monkeypatch.setattr(command, "compare_speed", lost)
+    status, found = bench.try_("breaks", speed=True)
+    assert (status, ids(found["broken"]), found["speed"]) == (1, ["OWN-1"], [])
+    assert "slower or faster is not known: it does not answer" in capfd.readouterr().err
 
 
 def test_what_fails_once_is_told_so(bench: Bench) -> None:
