@@ -43,6 +43,9 @@ def series_in(letters: Sequence[EmailMessage], place: str) -> Series:
             box.add_message(mail)
         found = box.get_series(codereview_trailers=False)
         unnumbered = [patch for patch in box.msgid_map.values() if _is_alone(patch)]
+        # as their subjects have it: b4 takes the next one for a newer version of the first
+        newest = max((patch.lsubject.revision for patch in unnumbered), default=0)
+        unnumbered = [patch for patch in unnumbered if patch.lsubject.revision == newest]
         if len(unnumbered) > 1:
             return _in_order(place, unnumbered)
         if found is None:
@@ -102,7 +105,8 @@ def _addresses(mail: b4.LoreMessage, *names: str) -> tuple[str, ...]:
     pairs = getaddresses([b4.LoreMessage.clean_header(value) for value in values])
     found = []
     for name, address in pairs:
-        with contextlib.suppress(ValueError, HeaderParseError):  # what is no address is passed over
+        # what is no address is passed over, and of an empty one Address knows no better
+        with contextlib.suppress(ValueError, HeaderParseError, IndexError):
             found.append(str(Address(name, addr_spec=address)))
     return tuple(found)
 

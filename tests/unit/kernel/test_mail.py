@@ -264,3 +264,18 @@ def test_a_message_id_is_fetched(
     assert found.stdout == "2\n", found.stderr
     missing = archive("other@kernel.test")
     assert "no thread of <other@kernel.test> could be fetched" in missing.stderr
+
+
+def test_of_a_single_patch_the_newest_version_is_taken(tmp_path: Path) -> None:
+    mails = (
+        patch("[PATCH] vfio: First", "one", 1),
+        patch("[PATCH v2] vfio: First", "two", 1, version=2),
+    )
+    series = read(tmp_path, *mails)
+    assert subjects(series) == ["[PATCH v2] vfio: First"]
+
+
+def test_a_list_of_nobody_is_no_address(tmp_path: Path) -> None:
+    mail = patch("[PATCH] vfio: First", "one", 1)
+    series = read(tmp_path, mail.replace("Subject:", "To: undisclosed-recipients:;\nSubject:"))
+    assert series.letters[0].others == ()
