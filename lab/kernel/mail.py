@@ -59,27 +59,32 @@ def series_in(letters: Sequence[EmailMessage], place: str) -> Series:
                 f"{place}: patch {listed} of v{found.revision} is missing",
                 hint="save the whole thread",
             )
-        patches = _mails(found.get_am_ready())
-        first = found.patches[0] or found.patches[1]
-        assert first is not None
-        letter = _letter(first)
-        each = tuple(_letter(patch) for patch in found.patches[1:] if patch)
-    return Series(
-        name=name_of(place),
-        file=place,
-        patches=patches,
-        letter=letter,
-        letters=each,
-        base_commit=next(_all(_BASE_COMMIT, letters), None),
-        prerequisites=tuple(_all(_PREREQUISITE, letters)),
-    )
+        patches = [patch for patch in found.patches[1:] if patch]
+        return _series(place, found.patches[0], patches, found.get_am_ready())
 
 
 def _in_order(place: str, patches: list[b4.LoreMessage]) -> Series:
     """Patches that do not say how many they are: their order is the mail's."""
-    mails = _mails([patch.get_am_message() for patch in patches])
-    letters = tuple(_letter(patch) for patch in patches)
-    return Series(name_of(place), place, mails, letters[0], letters)
+    return _series(place, None, patches, [patch.get_am_message() for patch in patches])
+
+
+def _series(
+    place: str,
+    cover: b4.LoreMessage | None,
+    patches: Sequence[b4.LoreMessage],
+    ready: list[EmailMessage],
+) -> Series:
+    """`ready` are the patches as `git am` shall have them."""
+    said = [mail.body for mail in (cover, *patches) if mail]
+    return Series(
+        name=name_of(place),
+        file=place,
+        patches=_mails(ready),
+        letter=_letter(cover or patches[0]),
+        letters=tuple(_letter(patch) for patch in patches),
+        base_commit=next(_all(_BASE_COMMIT, said), None),
+        prerequisites=tuple(_all(_PREREQUISITE, said)),
+    )
 
 
 def _letter(mail: b4.LoreMessage) -> Letter:
@@ -125,11 +130,10 @@ def _mails(letters: list[EmailMessage]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _all(pattern: re.Pattern[str], letters: Sequence[EmailMessage]) -> Iterator[str]:
-    """What the pattern's group is in their bodies."""
-    for letter in letters:
-        body, _ = b4.LoreMessage.get_payload(letter)
-        yield from pattern.findall(body)
+def _all(pattern: re.Pattern[str], texts: Sequence[str]) -> Iterator[str]:
+    """What the pattern's group is in them."""
+    for text in texts:
+        yield from pattern.findall(text)
 
 
 @contextmanager

@@ -279,3 +279,13 @@ def test_a_list_of_nobody_is_no_address(tmp_path: Path) -> None:
     mail = patch("[PATCH] vfio: First", "one", 1)
     series = read(tmp_path, mail.replace("Subject:", "To: undisclosed-recipients:;\nSubject:"))
     assert series.letters[0].others == ()
+
+
+def test_the_base_is_that_of_the_version_that_is_taken(tmp_path: Path) -> None:
+    newer = mail("[PATCH v2 0/2] vfio: Do both", f"Both.\n\nbase-commit: {'f' * 40}\n", version=2)
+    assert read(tmp_path, COVER, *two(), newer, *two(2)).base_commit == "f" * 40
+
+
+def test_patches_without_numbers_have_a_base_too(tmp_path: Path) -> None:
+    mails = [patch(f"[PATCH] vfio: {n}", f"file{n}", n) for n in (1, 2)]
+    assert read(tmp_path, f"{mails[0]}base-commit: {'a' * 40}\n", mails[1]).base_commit == "a" * 40
