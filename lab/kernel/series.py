@@ -19,7 +19,10 @@ _HUNK = re.compile(r"^@@ -(?P<start>\d+)(?:,\d+)? \+")
 _FAILED = re.compile(r"^error: patch failed: (?P<file>.+):(?P<line>\d+)$")
 _REASON = re.compile(r"^error: (?!patch failed)(?P<reason>.+)$")
 _APPLYING = re.compile(r"^Applying: (?P<subject>.*)$")
-_TOUCHED = re.compile(r"^diff --git a/.+ b/(.+)$", re.MULTILINE)
+# git's own header, or that of other tools' diffs, which `git am` takes as well
+_TOUCHED = re.compile(
+    r"^(?:diff --git a/.+ b/|rename from |(?:---|\+\+\+) [^/\s]+/)([^\t\n]+)", re.MULTILINE
+)
 _HUNK_SHOWN, _CONFLICT_SHOWN = 12, 60  # lines
 
 
@@ -95,7 +98,7 @@ class Series:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that the patches touch, sorted."""
+        """The files that the patches touch, sorted; of one that is renamed both names."""
         return tuple(sorted(set(_TOUCHED.findall(self.text))))
 
     def does_not_apply(

@@ -289,3 +289,11 @@ def test_the_base_is_that_of_the_version_that_is_taken(tmp_path: Path) -> None:
 def test_patches_without_numbers_have_a_base_too(tmp_path: Path) -> None:
     mails = [patch(f"[PATCH] vfio: {n}", f"file{n}", n) for n in (1, 2)]
     assert read(tmp_path, f"{mails[0]}base-commit: {'a' * 40}\n", mails[1]).base_commit == "a" * 40
+
+
+def test_files_of_what_is_renamed_or_is_no_diff_of_gits(tmp_path: Path) -> None:
+    renamed = "diff --git a/old.h b/new.h\nrename from old.h\nrename to new.h\n"
+    quilt = "--- linux.orig/with blank.c\t2026-11-22\n+++ linux/with blank.c\n@@ -1 +1 @@\n-a\n+b\n"
+    made = "--- /dev/null\n+++ b/made.c\n@@ -0,0 +1 @@\n+a\n"
+    series = read(tmp_path, mail("[PATCH] vfio: First", f"---\n{renamed}{quilt}{made}", number=1))
+    assert series.files == ("made.c", "new.h", "old.h", "with blank.c")
