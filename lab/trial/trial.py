@@ -81,8 +81,9 @@ class Trial:
         finding = Finding(self.series, self.base.kernel, kernel, _NOTHING, after)
         finding = replace(finding, warnings=kernel.provenance["warnings"])
         if crash := crash_of(after):
-            self._base_must_boot()
-            culprit = self._culprit(self._does_not_boot)
+            boot = self._boot(str(after.machine["name"]))
+            self._base_must_boot(boot)
+            culprit = self._culprit(lambda count: self._does_not_boot(count, boot))
             return replace(finding, crash=crash, culprit=culprit, splats=tuple(splats_of(after)))
         known = splats_of(before)
         finding = replace(
@@ -142,9 +143,13 @@ class Trial:
             raise LabError("\n".join(trouble), hint=f"see {out}")
         return record
 
-    def _base_must_boot(self) -> None:
+    def _boot(self, machine: str) -> Words:
+        """The options of a run that is there for the boot. Suites have machines of their own."""
+        return Words((*self.words.platform, "--machine", machine), tests=("--rule", "OWN-1"))
+
+    def _base_must_boot(self, boot: Words) -> None:
         """The control of a kernel that does not boot. Raises LabError."""
-        words = ["--kernel", self.spec, *self.words.platform, "--rule", "OWN-1"]
+        words = ["--kernel", self.spec, *boot]
         with self.progress.step(f"boot {self.base.kernel.name}, the base, to compare"):
             record = record_of_run(self.lab, self.folder / "control", words)
         if crash_of(record) or not record.tests:
@@ -189,9 +194,8 @@ class Trial:
         first, last = first_bad(len(self.series.patches), judged)
         return Culprit(first, last, subject_of(self.series.patches[last - 1]))
 
-    def _does_not_boot(self, count: int) -> bool:
-        words = replace(self.words, suites=(), tests=("--rule", "OWN-1"))
-        return bool(crash_of(self._patched(count, f"first-{count}", words)))
+    def _does_not_boot(self, count: int, boot: Words) -> bool:
+        return bool(crash_of(self._patched(count, f"first-{count}", boot)))
 
     def _fails(self, bad: Sequence[Pair], finding: Finding) -> Callable[[int], bool | None]:
         """Whether any of these tests fails; those that failed each time, where there are any."""
