@@ -92,7 +92,9 @@ class Trial:
             splats=tuple(splat for splat in splats_of(after) if splat not in known),
         )
         finding = self._confirmed(finding)
-        if bad := finding.comparison.broken + finding.comparison.crashed:
+        bad = finding.comparison.broken + finding.comparison.crashed
+        if bad and any(again.after for again in (finding.confirmations or {}).values()):
+            # else no patch would show it, and the last one would be blamed
             finding = replace(finding, culprit=self._culprit(self._fails(bad, finding)))
         if each:
             finding = replace(finding, steps=self._each(before))
@@ -177,7 +179,9 @@ class Trial:
             crashed=tuple(p for p in finding.comparison.crashed if p not in doubtful),
             undecided=(*finding.comparison.undecided, *doubtful),
         )
-        return replace(finding, comparison=comparison, confirmations=again)
+        known = splats_of(before)
+        splats = tuple(splat for splat in finding.splats if splat not in known)
+        return replace(finding, comparison=comparison, confirmations=again, splats=splats)
 
     def _culprit(self, is_bad: Callable[[int], bool | None]) -> Culprit:
         """The first patch with which it is so. What does not build, or of whose run nothing can be
