@@ -118,7 +118,11 @@ class Trial:
             "lab": _digest(self.lab, self.tests),
             "words": list(words),
         }
-        return RunFolder(self.cache.make("results", inputs, maker).path / "run").read()
+        entry = self.cache.make("results", inputs, maker)
+        record = RunFolder(entry.path / "run").read()
+        if record.status == 2:
+            self.cache.remove(entry)  # what is not known this time may be the next
+        return record
 
     def first_look(self, rules: Sequence[str]) -> Comparison:
         """What these rules say of the whole series: early news, before all tests have run."""
@@ -143,6 +147,12 @@ class Trial:
         trouble = [each.message for each in record.every_trouble if each.exit_status == 2]
         if trouble and not crash_of(record):
             raise LabError("\n".join(trouble), hint=f"see {out}")
+        kernel = record.kernel.get("provenance", {}).get("base", record.kernel)
+        if kernel.get("key", self.base.kernel.key) != self.base.kernel.key:
+            raise LabError(
+                f"{self.spec} has become another kernel in the meantime",
+                hint="name a commit, TREE@COMMIT, where a tree is worked in",
+            )
         return record
 
     def _boot(self, machine: str) -> Words:

@@ -68,7 +68,7 @@ verdicts = dict(
     [("OWN-1", "broken" if "breaks" in patches or flakes else
       "guest-lost" if "hides" in patches else "kept"),
      ("OWN-2", "kept" if "mends" in patches else "broken"),
-     ("OWN-3", "guest-lost" if "loses" in patches else "kept")])
+     ("OWN-3", "guest-lost" if "loses" in patches + option("--kernel") else "kept")])
 splats = ["[    1.0] WARNING: CPU: 0 PID: 1 at fs/x.c:3 f+0x1/0x2"]
 splats = splats if "reports" in patches or option("--repeat") else []
 wanted = option("--rule") or list(verdicts)
@@ -88,6 +88,9 @@ sticks = machine == "wide" and "sticks" in patches
 if sticks or "halts" in patches or {{"halts"}} & set(option("--kernel")):
     lost = dict(message="no guest boots", verdict="guest-lost")
     record |= dict(tests=[], figures={{}}, trouble=[lost], finished=False)
+moved = Path(__file__).parent / "moved"
+if moved.exists():
+    record["kernel"] = dict(key="moved", provenance=dict(base=dict(key="one")) if patches else {{}})
 if patches and patches[-1] == "vexes":
     record |= dict(trouble=[dict(message="the host is full", verdict="lab-error")])
 (out / "results.json").write_text(json.dumps(record))
@@ -363,6 +366,23 @@ def test_the_base_is_tested_once(bench: Bench) -> None:
     (bench.lab.root / "kernels" / "known.yaml").write_text("# of none")
     bench.try_("moves")
     assert bench.runs[3:] == ["base", "moves"] * 3
+
+
+def test_a_base_that_lost_a_guest_is_tested_anew(bench: Bench) -> None:
+    for _ in range(2):
+        status, found = bench.try_("cleans", kernel="loses")
+        assert (status, ids(found["undecided"])) == (2, ["OWN-3"])
+    assert bench.runs == ["base", "cleans"] * 2
+
+
+def test_a_base_that_moves_is_no_base(bench: Bench) -> None:
+    """A tree's HEAD is asked for by each run."""
+    (bench.folder / "moved").touch()
+    with pytest.raises(LabError, match="has become another kernel"):
+        bench.try_("cleans")
+    (bench.folder / "moved").unlink()
+    bench.try_("cleans")
+    assert bench.runs == ["base", "base", "cleans"]
 
 
 def test_the_base_is_tested_with_what_the_series_brings(bench: Bench) -> None:
