@@ -135,8 +135,7 @@ class GitIdentity(Identity):
         return True
 
     def _extract(self, tree: Path) -> None:
-        changed = run(["git", "-C", self.git, "status", "--porcelain", "--untracked-files=no"])
-        if changed and self.ref == "HEAD":
+        if changed := self._not_committed():
             self.progress.say(
                 f"{self.git}: {len(changed)} changed files are not committed and not part of "
                 "this kernel"
@@ -145,6 +144,13 @@ class GitIdentity(Identity):
             script = 'set -o pipefail; git -C "$1" archive "$2" | tar -x -C "$3"'
             words = ("bash", "-c", script, "extract", self.git, self.commit, tree)
             _unpack(words, self.git)
+
+    def _not_committed(self) -> list[str]:
+        """The files that a user who names no commit may expect."""
+        git = ("git", "--no-optional-locks", "-C", self.git)  # it would write the tree's index
+        if self.ref != "HEAD" or run([*git, "rev-parse", "--is-bare-repository"]) == ["true"]:
+            return []
+        return run([*git, "status", "--porcelain", "--untracked-files=no"])
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,15 @@ def test_another_commit_of_a_tree_is_named_after_it(
         prepared(f"{tree}@topic")
 
 
+@pytest.mark.parametrize("ref", ["", "@HEAD", "@main"])
+def test_a_bare_repository_is_a_tree(
+    prepared: Prepare, commit: str, tree: Path, tmp_path: Path, ref: str
+) -> None:
+    _git(tree, "branch", "-M", "main")
+    _git(tree, "clone", "-q", "--bare", ".", str(tmp_path / "bare"))
+    assert prepared(f"{tmp_path / 'bare'}{ref}").provenance["source"]["commit"] == commit
+
+
 def test_a_folder_without_git_is_no_kernel(prepared: Prepare, tree: Path) -> None:
     with pytest.raises(ConfigurationError, match="is no git tree"):
         prepared(str(tree))
