@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """From a word on the command line to a kernel that can boot."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -176,11 +177,16 @@ def _split(spec: str, lab: Lab) -> tuple[str, list[str]]:
         return spec, []
     if Path(spec).expanduser().exists() and spec not in lab.kernels:
         return spec, []
-    # a path may also have one in a folder's name
-    place, at, _ = spec.partition("@")
-    start = len(place) if at and Path(place).expanduser().exists() else 0
+    start = len(_place(spec))
     base, *extra = spec[start:].split("+")
     return spec[:start] + base, extra
+
+
+def _place(spec: str) -> str:
+    """The longest path that it begins with and that is there: one may have "@" and "+", too."""
+    ends = [len(spec), *(found.start() for found in re.finditer("[@+]", spec))]
+    paths = [spec[:end] for end in sorted(ends, reverse=True) if end]
+    return next((path for path in paths if Path(path).expanduser().exists()), "")
 
 
 def _described(base: str, lab: Lab) -> config.Kernel:
@@ -188,10 +194,8 @@ def _described(base: str, lab: Lab) -> config.Kernel:
         return lab.kernels[base]
     if base.startswith(distribution.PREFIX):
         return config.Kernel(source=DebSource(deb=base.removeprefix(distribution.PREFIX)))
-    path, ref = Path(base).expanduser(), ""
-    if not path.exists():
-        place, _, ref = base.partition("@")
-        path = Path(place).expanduser()
+    place = _place(base) or base.partition("@")[0]
+    path, ref = Path(place).expanduser(), base[len(place) + 1 :]
     if "/" not in base and not path.exists():
         known("kernel", base, lab.kernels)
     if not path.exists():

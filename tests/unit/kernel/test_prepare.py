@@ -163,6 +163,16 @@ def test_another_commit_of_a_tree_is_named_after_it(
         prepared(f"{tree}@topic")
 
 
+@pytest.mark.parametrize("suffix", ["@HEAD", "+less", "@HEAD+less"])
+def test_a_folders_name_may_have_what_stands_behind_it(
+    prepared: Prepare, commit: str, tree: Path, suffix: str
+) -> None:
+    place = tree.parent / "me@work+play" / "linux"
+    place.parent.mkdir()
+    tree.rename(place)
+    assert prepared(f"{place}{suffix}").provenance["source"]["commit"] == commit
+
+
 @pytest.mark.parametrize("ref", ["", "@HEAD", "@main"])
 def test_a_bare_repository_is_a_tree(
     prepared: Prepare, commit: str, tree: Path, tmp_path: Path, ref: str
