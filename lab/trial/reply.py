@@ -157,10 +157,18 @@ def _verdict(answer: Answer) -> Iterator[str]:
     blamed = _blamed(finding)
     if finding.crash:
         yield _wrapped(f"The base boots, and with {what} the kernel does not.{blamed}")
-    if answer.bad:
-        count = _counted(len(answer.bad), "test that passes", "tests that pass")
-        failed = "fails" if len(answer.bad) == 1 else "fail"
+    kept = [pair for pair in answer.bad if pair.before and not pair.before.verdict.is_trouble]
+    if kept:
+        count = _counted(len(kept), "test that passes", "tests that pass")
+        failed = "fails" if len(kept) == 1 else "fail"
         yield _wrapped(f"{count} on the base {failed} with {what}.{blamed}")
+    if owed := len(answer.bad) - len(kept):  # what the series itself brings, for one
+        count = _counted(
+            owed,
+            "test, which does not pass on the base either, fails",
+            "tests, which do not pass on the base either, fail",
+        )
+        yield _wrapped(f"{count} with {what}.{blamed if not kept else ''}")
     if comparison.undecided:
         count = _counted(len(comparison.undecided), "test came", "tests came")
         yield _wrapped(

@@ -357,3 +357,14 @@ def test_a_long_list_is_cut() -> None:
     said = body(answer(run(**dict.fromkeys(names, KEPT)), run(**dict.fromkeys(names, BROKEN))))
     assert "14 tests that pass on the base fail with this series." in said
     assert "test_case_9[iommufd]\n  and 4 more\n" in said
+
+
+def test_what_fails_on_the_base_too_is_not_said_to_pass_there() -> None:
+    """A test that the series brings, and does not pass."""
+    broken = run(attach=Verdict.BROKEN)
+    said = answer(broken, broken)
+    owed = said.finding.comparison.owed(lambda test: "attach" in test.id)
+    said = replace(said, finding=replace(said.finding, comparison=owed))
+    text = " ".join(body(said).split())
+    assert "that passes on the base" not in text
+    assert "1 test, which does not pass on the base either, fails with this series." in text
