@@ -2,6 +2,8 @@
 """`vfio-lab series --reply`: what came of a series, as a mail that its user may send."""
 
 import subprocess
+from email.errors import HeaderParseError
+from email.headerregistry import Address
 from pathlib import Path
 
 from lab.errors import ConfigurationError
@@ -32,14 +34,21 @@ def write_reply(finding: Finding, run: Path, file: Path, *, whole: bool) -> None
 
 
 def sender() -> str:
-    """The user, as git knows them. Raises ConfigurationError where it does not."""
+    """The user, as git knows them, in a mail's words. Raises ConfigurationError where git does not
+    know them, or what it knows is no address."""
     name, address = (_configured(f"user.{part}") for part in ("name", "email"))
     if not name or not address:
         raise ConfigurationError(
             "--reply: git does not know your name and address",
             hint="git config --global user.name NAME; git config --global user.email ADDRESS",
         )
-    return f"{name} <{address}>"
+    try:
+        return str(Address(name, addr_spec=address))
+    except (ValueError, HeaderParseError) as error:
+        raise ConfigurationError(
+            f"--reply: what git has as your address is none: {address}",
+            hint="git config --global user.email ADDRESS",
+        ) from error
 
 
 def _configured(name: str) -> str:

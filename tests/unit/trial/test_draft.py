@@ -85,3 +85,14 @@ def test_a_user_without_a_name(git: Path) -> None:
     git.write_text("[user]\nname = Jörg Tester\n")
     with pytest.raises(ConfigurationError, match="your name and address"):
         sender()
+
+
+def test_a_name_with_a_comma_is_one_name(git: Path) -> None:
+    git.write_text("[user]\nname = Doe, Jane\nemail = jane@lab.test\n")
+    assert sender() == '"Doe, Jane" <jane@lab.test>'
+
+
+def test_an_address_that_is_none_is_refused_at_once(git: Path) -> None:
+    git.write_text("[user]\nname = Jane\nemail = jane\n")
+    with pytest.raises(ConfigurationError, match="as your address is none: jane"):
+        sender()
