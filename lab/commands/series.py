@@ -137,6 +137,9 @@ def _look_first(trial: Trial) -> None:
     """What the touched rules say is told before the whole suite has run."""
     if wanted := concerned(trial.series.files):
         news = trial.first_look(wanted)
+        if news is None:
+            trial.progress.say("it does not boot; now once more, beside its base")
+            return
         bad = [pair.test for pair in news.broken + news.crashed]
         told = ", ".join(dict.fromkeys(test.subject for test in bad)) or "nothing"
         trial.progress.say(f"of the rules whose code it touches it breaks {told}; now all tests")

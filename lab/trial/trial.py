@@ -124,15 +124,16 @@ class Trial:
             self.cache.remove(entry)  # what is not known this time may be the next
         return record
 
-    def first_look(self, rules: Sequence[str]) -> Comparison:
-        """What these rules say of the whole series: early news, before all tests have run."""
+    def first_look(self, rules: Sequence[str]) -> Comparison | None:
+        """What these rules say of the whole series: early news, before all tests have run. None
+        where its kernel does not boot."""
         tests = tuple(word for rule in rules for word in ("--rule", rule))
         words = replace(self.words, tests=tests)
         before = self.before(words)
         with self.progress.step(f"test first what {self.series.name} touches") as step:
             after = self._patched(len(self.series.patches), "first", words)
             step.result(f"{len(after.tests)} tests")
-        return compare(before, after) if not crash_of(after) else _NOTHING
+        return None if crash_of(after) else compare(before, after)
 
     def _patched(self, count: int, name: str, words: Words) -> RunRecord:
         """A run of the first `count` patches."""

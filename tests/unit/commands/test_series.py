@@ -347,6 +347,16 @@ def test_what_it_touches_is_tested_first(bench: Bench) -> None:
     assert bench.runs == ["base", "cleans"] * 2
 
 
+def test_what_does_not_boot_is_not_said_to_break_nothing(
+    bench: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, _ = bench.try_("halts", selection=Selection(suites=()))
+    assert status == 1
+    said = capfd.readouterr().err
+    assert "breaks nothing" not in said
+    assert "it does not boot; now once more" in said
+
+
 def test_a_lost_guest_is_no_verdict(bench: Bench) -> None:
     status, found = bench.try_("loses")
     assert status == 2
