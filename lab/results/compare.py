@@ -38,9 +38,9 @@ class Comparison:
 
     `broken` was not before; `mended` was. `crashed` lost its guest to a report of the kernel's own
     that it did not lose it to before. `undecided` is what either run does not know: its guest was
-    lost without a word, the lab erred, or the test is gone. A test that is new was neither kept nor
-    broken before: it is mended, or broken, now. The rest, which says the same in both, is
-    `unchanged`.
+    lost without a word, the lab erred, or the test is gone, or does not apply any more: a kernel
+    without a flow keeps its rules trivially. A test that is new was neither kept nor broken before:
+    it is mended, or broken, now. The rest, which says the same in both, is `unchanged`.
     """
 
     broken: tuple[Pair, ...]
@@ -102,7 +102,7 @@ def _kind_of_verdicts(before: TestRecord, after: TestRecord) -> str:
         return "unchanged"
     if after.verdict in _BAD:
         return "broken" if before.verdict in _GOOD else "undecided"
-    if after.verdict in _GOOD:
+    if after.verdict is Verdict.KEPT:
         bad = before.verdict in _BAD or _crashed(before)
         return "mended" if bad else "unchanged" if before.verdict in _GOOD else "undecided"
     return "undecided"

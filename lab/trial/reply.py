@@ -173,7 +173,8 @@ def _verdict(answer: Answer) -> Iterator[str]:
         count = _counted(len(comparison.undecided), "test came", "tests came")
         yield _wrapped(
             f"{count} to no verdict, so there is none on the whole: a guest was lost without a "
-            "word of the kernel's, the lab failed, or the base fails now and then, too."
+            "word of the kernel's, the lab failed, the base fails now and then, too, or what was "
+            "tested is not there any more."
         )
     yield from _besides(finding)
     if finding.status == 0:

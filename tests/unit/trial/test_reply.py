@@ -212,8 +212,8 @@ vfio-lab ran its contract of VFIO and iommufd on this series and on its
 base.
 
 1 test came to no verdict, so there is none on the whole: a guest was
-lost without a word of the kernel's, the lab failed, or the base fails
-now and then, too.
+lost without a word of the kernel's, the lab failed, the base fails now
+and then, too, or what was tested is not there any more.
 
 Base     v6.12 (6.12.117, 6.12.117-1)
 Machine  vtd; a few tests on no-iommu
