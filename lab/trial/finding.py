@@ -102,12 +102,17 @@ class Finding:
 
     def for_ci(self) -> RunRecord:
         """The run of the patched kernel as JUnit shall show it: what the base breaks, too, is known
-        there, and what belongs to no test is trouble of its own."""
-        why = f"{self.base.name}, the base, breaks it, too"
-        as_before = {pair.test.id for pair in self.comparison.unchanged}
+        there, what is undecided is an error, and what belongs to no test is trouble of its own."""
+        shown = {
+            Verdict.KNOWN: f"{self.base.name}, the base, breaks it, too",
+            Verdict.LAB_ERROR: "it came to no verdict",
+        }
+        verdicts = {pair.test.id: Verdict.LAB_ERROR for pair in self.comparison.undecided}
+        bad = [pair for pair in self.comparison.unchanged if pair.test.verdict.is_trouble]
+        verdicts |= {pair.test.id: Verdict.KNOWN for pair in bad}
         tests = [
-            replace(test, verdict=Verdict.KNOWN, message=f"{why}\n{test.message}")
-            if test.id in as_before and test.verdict is Verdict.BROKEN
+            replace(test, verdict=verdict, message=f"{shown[verdict]}\n{test.message}")
+            if (verdict := verdicts.get(test.id))
             else test
             for test in self.after.tests
         ]
@@ -116,6 +121,7 @@ class Finding:
             for step in self.steps
             if step.status
         ]
+        trouble += [Trouble(f"new splat: {splat}", Verdict.BROKEN) for splat in self.splats]
         return replace(self.after, tests=tuple(tests), trouble=(*self.after.trouble, *trouble))
 
     def to_json(self) -> dict[str, Any]:

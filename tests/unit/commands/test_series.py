@@ -330,6 +330,21 @@ def test_junit_blames_the_series_for_nothing_that_the_base_breaks(bench: Bench) 
     assert "the base, breaks it, too" in known.get("message", "")
 
 
+@pytest.mark.parametrize(
+    ("word", "kernel", "element"),
+    [("reports", None, "failure"), ("loses", None, "error"), ("cleans", "loses", "error")],
+)
+def test_junit_says_what_the_exit_status_says(
+    bench: Bench, word: str, kernel: str | None, element: str
+) -> None:
+    status, _ = bench.try_(word, kernel=kernel)
+    (file,) = bench.folder.glob("out-*/junit.xml")
+    assert status == {"failure": 1, "error": 2}[element]
+    assert [found.tag for found in ET.parse(file).iter() if found.tag in ("failure", "error")] == [
+        element
+    ]
+
+
 def test_a_new_report_of_the_kernel(bench: Bench) -> None:
     status, found = bench.try_("reports")
     assert status == 1
