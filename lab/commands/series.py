@@ -91,7 +91,8 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
             changes = compare_speed(lab, before, after, folder / "speed", progress)
             finding = replace(finding, speed=changes)
         except LabError as error:  # the verdict does not hang on it
-            progress.say(printable(f"what is slower or faster is not known: {error}"))
+            progress.say(printable(f"what is slower or faster cannot be measured: {error}"))
+            finding = replace(finding, speed=None)
     _report(finding, folder, as_json=as_json)
     if order.reply:
         write_reply(finding, folder / AFTER, order.reply, whole=whole)

@@ -76,7 +76,8 @@ class Finding:
 
     `crash` is why its kernel does not boot, empty where it does; then nothing is compared.
     `confirmations` are by the test's id; `splats` are the kinds of the kernel's reports that the
-    base did not bring; `warnings` the compiler's own that are new, None where nobody knows.
+    base did not bring; `warnings` the compiler's own that are new, None where nobody
+    knows, as `speed` is where it could not be measured.
     """
 
     series: Series
@@ -90,7 +91,7 @@ class Finding:
     steps: tuple[Step, ...] = ()
     splats: tuple[str, ...] = ()
     warnings: Sequence[Mapping[str, Any]] | None = ()
-    speed: tuple[Change, ...] = ()
+    speed: tuple[Change, ...] | None = ()
 
     @property
     def status(self) -> int:
@@ -142,7 +143,7 @@ class Finding:
             "unchanged": len(self.comparison.unchanged),
             "splats": list(self.splats),
             "warnings": self.warnings,
-            "speed": [change.to_json() for change in self.speed],
+            "speed": None if self.speed is None else [each.to_json() for each in self.speed],
             "culprit": [self.culprit.last, self.culprit.subject] if self.culprit else None,
             "suspects": [self.culprit.first, self.culprit.last] if self.culprit else None,
             "steps": [step.to_json() for step in self.steps],

@@ -58,7 +58,9 @@ def _besides(finding: Finding) -> Iterator[Text]:
         place = f"{warning['file']}:{warning['line']}"
         words = f" {printable(place)}: {printable(warning['text'])}"
         yield Text.assemble(("new warning", "bold yellow"), words)
-    for change in finding.speed:
+    if finding.speed is None:
+        yield Text("what is slower or faster is not known: it could not be measured")
+    for change in finding.speed or ():
         yield Text(str(change), _SPEEDS[change.verdict])
 
 

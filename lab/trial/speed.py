@@ -114,6 +114,7 @@ def compare_speed(
     that is lost, or does not answer, while it is measured. What cannot be measured is said.
     """
     cache = Cache.of_user()
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         cells = [
             stack.enter_context(

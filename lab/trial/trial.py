@@ -176,9 +176,14 @@ class Trial:
             return finding
         words = self.words.of([pair.test for pair in bad])
         repeated = replace(words, tests=(*words.tests, "--repeat", str(_AGAIN)))
-        with self.progress.step("test again what broke"):
-            after = self._patched(len(self.series.patches), "again-after", repeated)
-            before = self._tested(self.folder / "again-before", ["--kernel", self.spec, *repeated])
+        try:
+            with self.progress.step("test again what broke"):
+                after = self._patched(len(self.series.patches), "again-after", repeated)
+                words_of_base = ["--kernel", self.spec, *repeated]
+                before = self._tested(self.folder / "again-before", words_of_base)
+        except LabError as error:  # what is known is not lost for it, but no patch is blamed
+            self.progress.say(f"what broke could not be tested again: {error}")
+            return finding
         again = {
             pair.test.id: Confirmation(_AGAIN, _failures(before, pair), _failures(after, pair))
             for pair in bad

@@ -255,8 +255,10 @@ def test_a_guest_that_is_lost_while_it_is_measured_takes_no_verdict_away(
 
     monkeypatch.setattr(command, "compare_speed", lost)
     status, found = bench.try_("breaks", speed=True)
-    assert (status, ids(found["broken"]), found["speed"]) == (1, ["OWN-1"], [])
-    assert "slower or faster is not known: it does not answer" in capfd.readouterr().err
+    assert (status, ids(found["broken"]), found["speed"]) == (1, ["OWN-1"], None)
+    said = capfd.readouterr()
+    assert "cannot be measured: it does not answer" in said.err
+    assert "what is slower or faster is not known" in said.out
 
 
 def test_what_fails_once_is_told_so(bench: Bench) -> None:
