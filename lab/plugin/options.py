@@ -12,6 +12,7 @@ from lab.errors import ConfigurationError
 from lab.session import Session
 
 SESSION = pytest.StashKey[Session]()
+_LAB = pytest.StashKey[Lab | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,12 +87,14 @@ def lab_of(config: pytest.Config) -> Lab | None:
     """The lab whose suites these tests may lie in, or None."""
     if session := config.stash.get(SESSION, None):
         return session.lab
-    try:
-        return Lab.find(config.option.lab)
-    except ConfigurationError as error:
-        if config.option.lab or "no lab.yaml" not in str(error):
-            raise pytest.UsageError(str(error)) from error
-        return None
+    if _LAB not in config.stash:
+        try:
+            config.stash[_LAB] = Lab.find(config.option.lab)
+        except ConfigurationError as error:
+            if config.option.lab or "no lab.yaml" not in str(error):
+                raise pytest.UsageError(str(error)) from error
+            config.stash[_LAB] = None
+    return config.stash[_LAB]
 
 
 def words_of(config: pytest.Config, lab: Lab) -> list[str]:

@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             _REPETITION, range(times), scope="session", ids=[f"#{n + 1}" for n in range(times)]
         )
-    if "mode" in metafunc.fixturenames:
+    if "mode" in metafunc.fixturenames and _is_of_the_lab(metafunc.definition):
         mark = metafunc.definition.get_closest_marker("contract")
         modes = (mark.args[1:] or rule(mark.args[0]).modes) if mark else tuple(Mode)
         metafunc.parametrize("mode", modes, ids=str)
@@ -58,6 +58,12 @@ def _suite_of(item: pytest.Item, lab: Lab) -> str | None:
     folders = {name: lab.path(suite.tests) for name, suite in lab.suites.items()}
     found = [name for name, folder in folders.items() if item.path.is_relative_to(folder)]
     return found[-1] if found else None
+
+
+def _is_of_the_lab(item: pytest.Item) -> bool:
+    """Whether a test lies in a suite, or in the folder of `--tests`."""
+    lab = lab_of(item.config)
+    return bool(lab and _suite_of(item, lab)) or _is_of_a_series(item)
 
 
 def _is_of_a_series(item: pytest.Item) -> bool:

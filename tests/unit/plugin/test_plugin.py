@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The plugin beside tests that are not the lab's, and in a lab where no guest boots."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+LAB = """
+debian: {mirror: "http://mirror.test/debian", suites: [bookworm]}
+kernels: {v6: {source: {tarball: linux.tar}, fragments: [base]}}
+images: {minimal: {recipe: images/minimal}}
+machines: {vtd: {}}
+suites: {contract: {tests: tests}}
+run: {kernel: v6, machine: vtd, suites: [contract]}
+"""
+
+
+@pytest.fixture
+def lab(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lab, which is the current folder; its suite has one test, in each mode."""
+    root = pytester.mkdir("lab")
+    for name in ("VFIO_LAB", "PYTEST_ADDOPTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VFIO_LAB_STATE", str(pytester.path / "state"))
+    monkeypatch.setenv("VFIO_LAB_CACHE", str(pytester.path / "cache"))
+    monkeypatch.chdir(root)
+    fragment = root / "kernels" / "fragments" / "base.config"
+    fragment.parent.mkdir(parents=True)
+    fragment.touch()
+    (root / "lab.yaml").write_text(LAB)
+    (root / "pytest.ini").touch()
+    (root / "tests").mkdir()
+    (root / "tests" / "test_suite.py").write_text("def test_old(mode): pass\n")
+    return root
+
+
+def test_a_mode_of_somebody_elses_is_his_own(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("mode", ["r", "w"])
+        def test_parameter(mode):
+            assert mode in "rw"
+
+        @pytest.fixture(name="mode")
+        def its_own_mode():
+            return "mine"
+
+        def test_fixture(mode):
+            assert mode == "mine"
+        """
+    )
+    pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=3)
+
+
+def test_a_suites_test_runs_in_each_mode(pytester: pytest.Pytester, lab: Path) -> None:
+    del lab
+    said = pytester.runpytest("--collect-only", "-q", "tests")
+    assert sum("::test_old[" in line for line in said.outlines) == 5
