@@ -30,6 +30,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     if SESSION in config.stash:
         return None
+    if session.testsfailed and not config.option.continue_on_collection_errors:
+        return None  # pytest is about to say so; a kernel would be built in vain
     lab = lab_of(config)
     assert lab is not None
     suites = dict.fromkeys(i.stash[SUITE] for i in session.items if SUITE in i.stash)

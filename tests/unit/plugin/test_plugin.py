@@ -60,3 +60,10 @@ def test_a_suites_test_runs_in_each_mode(pytester: pytest.Pytester, lab: Path) -
     del lab
     said = pytester.runpytest("--collect-only", "-q", "tests")
     assert sum("::test_old[" in line for line in said.outlines) == 5
+
+
+def test_no_run_begins_where_a_test_cannot_be_read(pytester: pytest.Pytester, lab: Path) -> None:
+    (lab / "tests" / "test_bad.py").write_text("import nothing_of_this_name\n")
+    said = pytester.runpytest("tests")
+    assert said.ret == pytest.ExitCode.INTERRUPTED
+    assert not (lab.parent / "state").exists()
