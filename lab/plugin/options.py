@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _folder(name: str) -> Path:
-    path = Path(name).expanduser().absolute()
+    path = Path(name).expanduser().resolve()  # as pytest names the tests in it
     if not path.is_dir():
         raise ArgumentTypeError(f"{name} is no folder")
     return path
@@ -46,7 +46,7 @@ def _folder(name: str) -> Path:
 
 def pytest_configure(config: pytest.Config) -> None:
     own = config.option.tests
-    if own and all(Path(word).absolute() != own for word in config.args):
+    if own and all(Path(word).resolve() != own for word in config.args):
         config.args.append(str(own))
     config.addinivalue_line("markers", "contract(rule, *modes): the rule that a test checks")
     config.addinivalue_line("markers", "on_machine(name): the machine that a test needs")
@@ -100,7 +100,9 @@ def lab_of(config: pytest.Config) -> Lab | None:
 def words_of(config: pytest.Config, lab: Lab) -> list[str]:
     """Which tests were asked for, in words that say the same in the lab's folder."""
     option = config.option
-    words = [_from_root(word, config.invocation_params.dir, lab) for word in config.args]
+    # Its own option adds the folder of --tests: named twice, it would hide pytest's settings.
+    places = [word for word in config.args if word != str(option.tests)]
+    words = [_from_root(word, config.invocation_params.dir, lab) for word in places]
     for name in ("rule", "mode", "deselect"):
         words += [word for value in getattr(option, name) or () for word in (f"--{name}", value)]
     words += ["-k", option.keyword] if option.keyword else []

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.config import Lab
+from lab.plugin.options import words_of
+
 pytest_plugins = ["pytester"]
 
 LAB = """
@@ -67,3 +70,23 @@ def test_no_run_begins_where_a_test_cannot_be_read(pytester: pytest.Pytester, la
     said = pytester.runpytest("tests")
     assert said.ret == pytest.ExitCode.INTERRUPTED
     assert not (lab.parent / "state").exists()
+
+
+@pytest.mark.parametrize("way", ["brought", "../elsewhere", "../link"])
+def test_a_folder_of_tests_by_any_way_to_it(pytester: pytest.Pytester, lab: Path, way: str) -> None:
+    folder = lab / "brought" if way == "brought" else lab.parent / "elsewhere"
+    folder.mkdir()
+    (folder / "test_new.py").write_text("def test_new(mode): pass\n")
+    (lab.parent / "link").symlink_to(lab.parent / "elsewhere")
+    said = pytester.runpytest("--collect-only", "-q", "tests", "--tests", way)
+    assert sum("::test_new[" in line for line in said.outlines) == 5
+
+
+def test_the_words_that_repeat_it_name_that_folder_once(
+    pytester: pytest.Pytester, lab: Path
+) -> None:
+    """pytest looks for its settings above all places at once, and these have only / in common."""
+    folder = pytester.mkdir("elsewhere")
+    config = pytester.parseconfigure("tests/test_suite.py::test_old", "--tests", str(folder))
+    words = words_of(config, Lab.load(lab))
+    assert words == ["tests/test_suite.py::test_old", "--tests", str(folder)]
