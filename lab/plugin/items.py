@@ -51,7 +51,7 @@ def own_machine(config: pytest.Config, item: pytest.Item) -> str | None:
 
 
 def machine_for(config: pytest.Config, item: pytest.Item) -> str | None:
-    """As `_own_machine`, but raises Skipped where the run has no such machine for it."""
+    """As `own_machine`, but raises Skipped where the run has no such machine for it."""
     mark = item.get_closest_marker("on_machine")
     lab = lab_of(config) if mark else None
     if not mark or not lab:

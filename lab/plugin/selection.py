@@ -47,9 +47,12 @@ def pytest_collection_modifyitems(
         failed = _failed(config.option.failed)
     except ConfigurationError as error:
         raise pytest.UsageError(str(error)) from error
-    kept = [item for item in items if _is_wanted(item, failed)]
-    if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    kept: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        (kept if _is_wanted(item, failed) else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
         items[:] = kept
     _group_by_machine(config, lab, items)
 
