@@ -119,9 +119,9 @@ def _write_script(folder: Path, lab: Lab, base: Base, words: Sequence[str]) -> N
         "#!/bin/sh",
         f"# Tries the series once more, on {base.kernel.name}, which was {base.kernel.key}.",
         "# The runs in here have scripts of their own, which name their kernels to the bit.",
-        'here=$(cd "$(dirname "$0")" && pwd) || exit 2',
+        'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 2',
         f"export PYTHONPATH={shlex.quote(str(Path(package.__file__).parents[1]))}",
-        f'exec {shlex.quote(sys.executable)} -m lab series "$here"/{shlex.quote(mail)} \\',
+        f'exec {shlex.quote(sys.executable)} -P -m lab series "$here"/{shlex.quote(mail)} \\',
         f'    --lab {shlex.quote(str(lab.root))} {shlex.join(others)} "$@"',
     ]
     script = folder / SCRIPT

@@ -102,6 +102,7 @@ class Replay(Written):
             *(f"# {line}".rstrip() for line in self._account()),
             f"lab={shlex.quote(str(self.lab))}",
             f"cache=${{VFIO_LAB_CACHE:-{shlex.quote(str(self.cache))}}}",
+            "case $cache in /*) ;; *) cache=$PWD/$cache ;; esac",
             *(f"{name}={place}" for name, place in inside.items()),
             *_FUNCTIONS,
             *self._checks(),
@@ -179,7 +180,7 @@ DESCRIBE = ("describe", "--always", "--dirty", "--exclude=*", "--abbrev=40")
 _FAILED = (
     'if [ "${1-}" = --failed ]; then',
     "    shift",
-    '    set -- --failed "$(cd "$(dirname "$0")" && pwd)" "$@"',
+    '    set -- --failed "$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)" "$@"',
     "fi",
 )
 

@@ -2,6 +2,7 @@
 """What a series broke and mended, and by which patch; kernels and runs are pretended."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -315,10 +316,18 @@ def test_its_script_tries_it_again(bench: Bench) -> None:
     (script,) = bench.folder.glob("out-*/replay.sh")
     (bench.folder / "series.mbox").unlink()
     (bench.folder / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    done = subprocess.run([script, "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [script.relative_to(bench.folder), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=bench.folder,
+        env={**os.environ, "CDPATH": str(bench.folder)},  # with it `cd` prints where it went
+    )
     words = done.stdout.split()
-    assert words[:4] == ["-m", "lab", "series", str(script.parent / "series.mbox")]
-    assert Path(words[3]).is_file()
+    # without -P a lab.py in the current folder would be run
+    assert words[:5] == ["-P", "-m", "lab", "series", str(script.parent / "series.mbox")]
+    assert Path(words[4]).is_file()
     assert words[-3:] == ["OWN-1", "--no-speed", "--json"]
 
 

@@ -40,14 +40,15 @@ class Scene:
     folder: RunFolder
     replay: Replay
 
-    def play(self, *words: str, **environment: str) -> Said:
+    def play(self, *words: str, cwd: str | Path = "/", **environment: str) -> Said:
         self.folder.write_replay(self.replay)
+        script = os.path.relpath(self.folder.path / "replay.sh", cwd)
         known = {name: value for name, value in os.environ.items() if "VFIO" not in name}
         done = subprocess.run(
-            [self.folder.path / "replay.sh", *words],
+            [script, *words],
             capture_output=True,
             text=True,
-            cwd="/",
+            cwd=cwd,
             check=False,
             env={**known, "PYTEST_ADDOPTS": "--of-another", **environment},
         )
@@ -117,6 +118,15 @@ def test_the_cache_may_move(scene: Scene, tmp_path: Path) -> None:
     said = scene.play(VFIO_LAB_CACHE=str(cache))
     assert f"{cache}/kernel/abc/bzImage" in said.words
     assert said.environment.startswith(f"{cache}|")
+
+
+def test_all_that_is_relative_is_so_to_where_it_is_called(scene: Scene) -> None:
+    """The cache, and the script itself, which with CDPATH set is no place to `cd` to unasked."""
+    here = scene.folder.path.parent
+    said = scene.play("--failed", cwd=here, VFIO_LAB_CACHE="cache", CDPATH=str(here))
+    assert said.words[-2:] == ("--failed", str(scene.folder.path))
+    assert f"{here}/cache/kernel/abc/bzImage" in said.words
+    assert said.environment.startswith(f"{here}/cache|")
 
 
 @pytest.mark.parametrize(("part", "mend"), [("kernel", "build it"), ("image", "make it")])
