@@ -40,7 +40,7 @@ def login_seconds(lab: Lab, choice: Choice) -> float:
 
 def _first_call(lab: Lab, choice: Choice) -> float:
     with TemporaryDirectory(prefix="vfio-lab-bench-") as folder:
-        argv = [sys.executable, "-m", "lab", "run", "--lab", str(lab.root), "--json"]
+        argv = [sys.executable, "-P", "-m", "lab", "run", "--lab", str(lab.root), "--json"]
         argv += ["--out", f"{folder}/run", "--rule", "OWN-2", "--mode", "iommufd"]
         argv += ["--kernel", choice.kernel] if choice.kernel else []
         argv += ["--machine", choice.machine] if choice.machine else []

@@ -71,8 +71,8 @@ def _timed(
     lab: Lab, choice: Choice, mail: Path, out: Path
 ) -> tuple[float, Mapping[str, Any], Mapping[str, Any]]:
     """Seconds of the whole, the kernel's provenance, and the run's record."""
-    argv = [sys.executable, "-m", "lab", "series", str(mail), "--quick", "--lab", str(lab.root)]
-    argv += ["--out", str(out)]
+    argv = [sys.executable, "-P", "-m", "lab", "series", str(mail), "--quick"]
+    argv += ["--lab", str(lab.root), "--out", str(out)]
     argv += ["--kernel", choice.kernel] if choice.kernel else []
     argv += ["--machine", choice.machine] if choice.machine else []
     started = time.perf_counter()

@@ -23,7 +23,7 @@ def run_of(lab: Lab, out: Path, words: Sequence[str]) -> Iterator[Popen[str]]:
     The end of the block ends it. What it prints is in `out`.log.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "lab", "run", "--json", "--lab", str(lab.root)]
+    argv = [sys.executable, "-P", "-m", "lab", "run", "--json", "--lab", str(lab.root)]
     argv += ["--out", str(out), *words]
     with background(argv, out.parent / f"{out.name}.log", grace=_GRACE) as process:
         yield process
