@@ -129,8 +129,7 @@ def _repeatable(
                 f"{found.path} is a run of a program", hint="its replay.sh repeats it"
             )
         for part in (replay.kernel, replay.image):
-            if not part.path.exists():
-                raise ConfigurationError(f"{part.path} is not there any more", hint=part.mend)
+            part.check()
         yield found, replay, ()
         return
     with tempfile.TemporaryDirectory(prefix="vfio-lab-replay-") as place:

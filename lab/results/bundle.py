@@ -187,10 +187,7 @@ def _check(run: RunFolder, replay: Replay) -> None:
     if outside := [word for word in replay.words if word.startswith("/")]:
         raise ConfigurationError(f"{outside[0]} is outside of the lab's folder, {replay.lab}")
     for part in (replay.kernel, replay.image, replay.agent):
-        if not part.path.is_file():
-            raise ConfigurationError(f"{part.path} is not there any more", hint=part.mend)
-        if part.sha256 and part.sha256 != hash_of_file(part.path):
-            raise ConfigurationError(f"{part.path} is not the file that the run had")
+        part.check()
 
 
 def _tree(name: str, path: Path) -> dict[str, Path]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lab.cache import hash_of_file
+from lab.errors import ConfigurationError
 from lab.results.record import Written
 
 SCRIPT = "replay.sh"
@@ -35,6 +37,13 @@ class Part(Written):
     key: str
     mend: str
     sha256: str | None = None
+
+    def check(self) -> None:
+        """Raises ConfigurationError where the file is gone, or another one lies there now."""
+        if not self.path.is_file():
+            raise ConfigurationError(f"{self.path} is not there any more", hint=self.mend)
+        if self.sha256 and self.sha256 != hash_of_file(self.path):
+            raise ConfigurationError(f"{self.path} is not the file that the run had")
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,11 @@ def test_what_cannot_be_replayed(run: RunFolder, tmp_path: Path) -> None:
     run.write_replay(replace(run.read_replay(), command=EXEC))
     with pytest.raises(ConfigurationError, match="run of a program"):
         replay_run(str(run.path), [], out=None)
-    run.write_replay(replace(run.read_replay(), command=PYTEST))
+    whole = replace(run.read_replay(), command=PYTEST)
+    run.write_replay(replace(whole, kernel=replace(whole.kernel, sha256="0" * 64)))
+    with pytest.raises(ConfigurationError, match="not the file that the run had"):
+        replay_run(str(run.path), [], out=None)
+    run.write_replay(whole)
     (tmp_path / "initramfs").unlink()
     with pytest.raises(ConfigurationError, match="not there any more"):
         replay_run(str(run.path), [], out=None)
