@@ -99,12 +99,14 @@ def lab_of(config: pytest.Config) -> Lab | None:
 
 def words_of(config: pytest.Config, lab: Lab) -> list[str]:
     """Which tests were asked for, in words that say the same in the lab's folder."""
-    option = config.option
+    option, here = config.option, config.invocation_params.dir
     # Its own option adds the folder of --tests: named twice, it would hide pytest's settings.
     places = [word for word in config.args if word != str(option.tests)]
-    words = [_from_root(word, config.invocation_params.dir, lab) for word in places]
+    words = [_from_root(word, here, lab) for word in places]
     for name in ("rule", "mode", "deselect"):
         words += [word for value in getattr(option, name) or () for word in (f"--{name}", value)]
+    for name, left_out in (("--ignore", option.ignore), ("--ignore-glob", option.ignore_glob)):
+        words += [word for place in left_out or () for word in (name, _from_root(place, here, lab))]
     words += ["-k", option.keyword] if option.keyword else []
     words += ["-m", option.markexpr] if option.markexpr else []
     words += ["--tests", str(option.tests)] if option.tests else []

@@ -90,3 +90,15 @@ def test_the_words_that_repeat_it_name_that_folder_once(
     config = pytester.parseconfigure("tests/test_suite.py::test_old", "--tests", str(folder))
     words = words_of(config, Lab.load(lab))
     assert words == ["tests/test_suite.py::test_old", "--tests", str(folder)]
+
+
+def test_the_words_that_repeat_it_leave_out_what_it_left_out(
+    pytester: pytest.Pytester, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab / "tests")
+    left_out = ("--ignore", "test_b.py", "--ignore-glob", "test_x*.py", "--deselect", "tests/a.py")
+    config = pytester.parseconfigure(".", *left_out)
+    assert words_of(config, Lab.load(lab)) == [
+        *("tests", "--deselect", "tests/a.py"),
+        *("--ignore", "tests/test_b.py", "--ignore-glob", "tests/test_x*.py"),
+    ]
