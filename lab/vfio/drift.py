@@ -97,10 +97,11 @@ def items(modules: Sequence[ModuleType] = (vfio, container, iommufd)) -> list[It
             if issubclass(each, Layout):
                 found += _fields(each)
             elif issubclass(each, Enum):
+                # not the iteration's members: it passes over aliases, and flags of no or many bits
                 found += [
-                    Item(member.name, Kind.NUMBER, member.name, member.value)
-                    for member in each
-                    if member.name.startswith(_PREFIXES)
+                    Item(name, Kind.NUMBER, name, member.value)
+                    for name, member in each.__members__.items()
+                    if name.startswith(_PREFIXES)
                 ]
     return list(dict.fromkeys(found))
 

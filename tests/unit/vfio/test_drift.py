@@ -2,7 +2,7 @@
 """What a compiler says of headers, and which differences count; the headers are pretended."""
 
 from ctypes import c_uint8, c_uint32, c_uint64
-from enum import EnumType, IntEnum
+from enum import EnumType, IntEnum, IntFlag
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +75,20 @@ def test_what_is_compared() -> None:
     names = {item.name for item in definitions()}
     fields = {f"vfio_thing.{name}" for name in ("argsz", "flags", "fd", "out_id")}
     assert names == fields | {"vfio_link.kind", "VFIO_DO", "VFIO_NOBODY", "IOMMU_FLAG"}
+
+
+def test_a_number_that_has_two_names_or_no_bit_of_its_own_is_compared() -> None:
+    class Flag(IntFlag):
+        VFIO_NONE = 0
+        VFIO_READ = 1
+        VFIO_WRITE = 2
+        VFIO_BOTH = 3
+        VFIO_GET = 1
+
+    module = ModuleType(__name__)
+    Flag.__module__ = __name__
+    vars(module).update(Flag=Flag)
+    assert {item.name for item in drift.items([module])} == set(Flag.__members__)
 
 
 def test_the_same(tmp_path: Path) -> None:
