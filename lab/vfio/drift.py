@@ -30,7 +30,7 @@ from lab.vfio.uapi.layout import Layout
 HEADERS = ("linux/vfio.h", "linux/iommufd.h")
 _DECIDE = (*HEADERS, "linux/ioctl.h", "asm-generic/ioctl.h", "linux/types.h")
 _PREFIXES = ("VFIO_", "IOMMU_")  # of the kernel's own constants; others are words of the lab's
-_RESERVED = re.compile(r"_*(reserved|pad)")
+_RESERVED = re.compile(r"_*(reserved|pad)\d*")
 _RECIPE = 1  # of the comparison: a new number compares all kernels anew
 _LIST = "lab"  # what the compiler is told that the file with one item a line is called
 _ERROR = re.compile(rf"^{_LIST}:(\d+):\d+: error: ")
@@ -110,7 +110,7 @@ def _fields(layout: type[Layout]) -> Iterator[Item]:
     struct = f"struct {layout.name_in_c()}"
     for name, *_ in layout._fields_:
         field = getattr(layout, name)
-        if not _RESERVED.match(name):
+        if not _RESERVED.fullmatch(name):
             path = f"{layout.name_in_c()}.{name}"
             place = f"__builtin_offsetof({struct}, {name})"
             size = f"sizeof((({struct} *)0)->{name})"

@@ -77,6 +77,17 @@ def test_what_is_compared() -> None:
     assert names == fields | {"vfio_link.kind", "VFIO_DO", "VFIO_NOBODY", "IOMMU_FLAG"}
 
 
+def test_only_room_that_is_kept_free_is_not_compared() -> None:
+    class VfioRoom(Layout):
+        _fields_ = tuple((name, c_uint8) for name in ("paddr", "pad", "__reserved2", "reserved_id"))
+
+    module = ModuleType(__name__)
+    VfioRoom.__module__ = __name__
+    vars(module).update(VfioRoom=VfioRoom)
+    names = {item.name for item in drift.items([module])}
+    assert names == {"vfio_room.paddr", "vfio_room.reserved_id"}
+
+
 def test_a_number_that_has_two_names_or_no_bit_of_its_own_is_compared() -> None:
     class Flag(IntFlag):
         VFIO_NONE = 0
