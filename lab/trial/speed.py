@@ -46,7 +46,7 @@ class Change:
 
     `before` is the median of the first kernel's guests, and `after` is that and the median of what
     the two guests of a pair differ by. `noise` is the largest change that these pairs would not
-    have told from none.
+    have told from none: in this direction, or where there is none in either.
     """
 
     what: str
@@ -68,9 +68,12 @@ class Change:
         before = statistics.median(first for first, _ in pairs)
         differences = sorted(second - first for first, second in pairs)
         change = statistics.median(differences)
-        against = differences[:2] if change > 0 else differences[-2:]
-        noise = abs(change - statistics.mean(against))
-        return cls(what, before, before + change, max(noise, _LEAST * before))
+        slower = change - statistics.mean(differences[:2])
+        faster = statistics.mean(differences[-2:]) - change
+        noise = max(slower if change > 0 else faster, _LEAST * before)
+        if abs(change) <= noise:
+            noise = max(noise, slower, faster)
+        return cls(what, before, before + change, noise)
 
     @property
     def verdict(self) -> str:

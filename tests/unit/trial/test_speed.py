@@ -59,6 +59,17 @@ def test_a_change_larger_than_the_noise_would_have_shown() -> None:
     assert Change.of("map", pairs_of(*(each + less for each in differences))).verdict == "same"
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_it_would_have_shown_either_way(sign: int) -> None:
+    """Two guests that were disturbed hide what is faster more than what is slower."""
+    differences = [sign * each for each in (*[0.00001] * 8, 0.0004, 0.0005)]
+    change = Change.of("map", pairs_of(*differences))
+    assert change.verdict == "same"
+    for direction, verdict in ((1, "slower"), (-1, "faster")):
+        shift = direction * (change.noise + 1e-9) - (change.after - change.before)
+        assert Change.of("map", pairs_of(*(d + shift for d in differences))).verdict == verdict
+
+
 def test_a_change_that_is_nobodys_concern_is_none() -> None:
     change = Change.of("map", pairs_of(*[0.00002] * FEWEST))
     assert change.verdict == "same"
