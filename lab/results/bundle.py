@@ -185,7 +185,10 @@ def _check(run: RunFolder, replay: Replay) -> None:
             hint="bundle a run of another suite",
         )
     if outside := [word for word in replay.words if word.startswith("/")]:
-        raise ConfigurationError(f"{outside[0]} is outside of the lab's folder, {replay.lab}")
+        raise ConfigurationError(
+            f"a bundle holds the lab's suites, and the run needs {outside[0]}, too",
+            hint="bundle a run without --tests and --failed; -k chooses tests as well",
+        )
     for part in (replay.kernel, replay.image, replay.agent):
         part.check()
 

@@ -169,7 +169,9 @@ def test_what_cannot_be_repeated_elsewhere_is_refused(scene: Scene) -> None:
         assert not list(scene.root.glob(".*unfinished"))
 
     refused("one of a program", command=EXEC)
-    refused("outside of the lab", words=("/elsewhere/tests",))
+    for option in ("--tests", "--failed"):
+        within = f"{scene.replay.lab}/there"  # they are named so wherever they are
+        refused(f"the run needs {within}, too", words=("tests", option, within))
     foreign = replace(scene.replay.kernel, sha256="0" * 64)
     refused("not the file that the run had", kernel=foreign)
     scene.replay.image.path.unlink()
