@@ -182,6 +182,9 @@ _FUNCTIONS = (
     "at() {",
     '    now=$(git -C "$lab" describe --always --dirty --exclude="*" --abbrev=40 2>&1)',
     '    [ "$now" = "$1" ] || echo "replay.sh: the lab was at $1, and is at $now" >&2',
+    "    case $1 in *-dirty)",
+    '        echo "replay.sh: the lab had changes that are in no commit; perhaps others now" >&2',
+    "    esac",
     "}",
 )
 # As `at` asks it.

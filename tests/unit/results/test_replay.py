@@ -162,6 +162,11 @@ def test_a_lab_that_has_moved_on_is_told(scene: Scene) -> None:
     assert said.stderr == f"replay.sh: the lab was at 0123456789, and is at {head}\n"
     same = replace(scene, replay=replace(scene.replay, commit=head)).play()
     assert same.stderr == ""
+    (scene.replay.lab / "lab.yaml").write_text("then")
+    subprocess.run([*git, "add", "lab.yaml"], check=True)
+    dirty = replace(scene, replay=replace(scene.replay, commit=f"{head}-dirty"))
+    (scene.replay.lab / "lab.yaml").write_text("now")
+    assert "changes that are in no commit" in dirty.play().stderr
 
 
 def test_a_program_gets_the_words_itself(scene: Scene) -> None:
