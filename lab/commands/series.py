@@ -8,17 +8,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 import lab as package
+from lab import image
 from lab.cache import Cache
 from lab.cell import Choice
 from lab.commands.runner import Selection
 from lab.config import Lab
 from lab.contract import concerned
 from lab.errors import ConfigurationError, LabError
-from lab.guest import find_qemu
+from lab.guest import AcceleratorMemory, find_qemu
 from lab.kernel.branch import Branch
 from lab.kernel.incremental import Base
 from lab.kernel.letters import name_of, read_letters, save_letters
@@ -29,11 +31,12 @@ from lab.results.folder import JUNIT, RunFolder
 from lab.results.junit import junit
 from lab.results.text import printable
 from lab.trial import notes
-from lab.trial.draft import sender, write_reply
+from lab.trial.draft import must_be_writable, write_reply
 from lab.trial.finding import Finding
+from lab.trial.runs import Runs, Words
 from lab.trial.show import show
 from lab.trial.speed import compare_speed
-from lab.trial.trial import AFTER, Trial, Words
+from lab.trial.trial import AFTER, Trial
 
 SUMMARY = "series.json"
 SCRIPT = "replay.sh"
@@ -67,7 +70,7 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     words = _words(choice, order, series)
     whole = not words.tests and not order.selection.suites
     if order.reply:
-        sender()  # who has no name is told now, not when all is done
+        must_be_writable(order.reply)
     if out:
         RunFolder.must_be_empty(out)
     _tell(progress, notes.of_series(series))
@@ -78,9 +81,9 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
     mail = folder / f"{name_of(place)}.mbox"
     save_letters(letters, mail)
     _write_script(folder, lab, base, [mail.name, "--kernel", spec, *words, *_flags(order)])
-    qemu = find_qemu(choice.qemu, cache).description
-    own = order.selection.tests
-    trial = Trial(lab, series, base, spec, mail, words, qemu, cache, folder, progress, own)
+    platform, own = _platform_of(lab, choice, cache, progress), order.selection.tests
+    runs = Runs(lab, series, base, spec, mail, platform, cache, folder, progress, own)
+    trial = Trial(runs, words)
     if whole:
         _look_first(trial)
     finding = trial.run(kernel, each=order.each)
@@ -136,14 +139,15 @@ def _flags(order: Order) -> list[str]:
 
 def _look_first(trial: Trial) -> None:
     """What the touched rules say is told before the whole suite has run."""
-    if wanted := concerned(trial.series.files):
+    say = trial.runs.progress.say
+    if wanted := concerned(trial.runs.series.files):
         news = trial.first_look(wanted)
         if news is None:
-            trial.progress.say("it does not boot; now once more, beside its base")
+            say("it does not boot; now once more, beside its base")
             return
         bad = [pair.test for pair in news.broken + news.crashed]
         told = ", ".join(dict.fromkeys(test.subject for test in bad)) or "nothing"
-        trial.progress.say(f"of the rules whose code it touches it breaks {told}; now all tests")
+        say(f"of the rules whose code it touches it breaks {told}; now all tests")
 
 
 def _report(finding: Finding, folder: Path, *, as_json: bool) -> None:
@@ -173,6 +177,18 @@ def _words(choice: Choice, order: Order, series: Series) -> Words:
     suites = [word for suite in selection.suites for word in ("--suite", suite)]
     suites += ["--tests", str(selection.tests)] if selection.tests else []
     return Words(_platform(choice), tuple(suites), tuple(tests))
+
+
+def _platform_of(lab: Lab, choice: Choice, cache: Cache, progress: Progress) -> dict[str, Any]:
+    """What decides a verdict beside the kernel and the tests."""
+    qemu = find_qemu(choice.qemu, cache)
+    initramfs = image.prepare(choice.image or lab.run.image, lab, cache, progress)
+    candidates = AcceleratorMemory(cache, qemu).candidates()
+    return {
+        "qemu": qemu.description,
+        "image": initramfs.key,
+        "accelerators": [each.value for each in candidates],
+    }
 
 
 def _platform(choice: Choice) -> tuple[str, ...]:

@@ -56,8 +56,13 @@ class Branch:
 
     def spec(self, kernel: str | None) -> str:
         """The kernel that it stands on: the commit that it was branched off, with the `+FRAGMENT`s
-        of `kernel`. Raises ConfigurationError."""
-        _, plus, fragments = (kernel or "").partition("+")
+        of `kernel`. Raises ConfigurationError, also for a kernel that is more than those."""
+        named, plus, fragments = (kernel or "").partition("+")
+        if named:
+            raise ConfigurationError(
+                f"--kernel {named}: the kernel is the tree's",
+                hint="--kernel +FRAGMENT puts a fragment on it",
+            )
         return f"{self.tree.absolute()}@{self._fork[:16]}{plus}{fragments}"
 
     def letters(self) -> list[EmailMessage]:

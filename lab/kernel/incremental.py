@@ -165,7 +165,7 @@ class _WorkPlace:
             commits = self._repository.apply(series)
         try:
             commands = self._compile(build, commits[-1], folder / LOG, afresh=True)
-        except BuildError as error:
+        except (BuildError, ConfigurationError) as error:
             if len(commits) == 1:
                 raise
             raise self._blamed(series, commits, folder / LOG) or error from error

@@ -150,6 +150,8 @@ def _quiet_b4() -> Iterator[None]:
             "b4 refuses this mail: it holds Unicode control characters that hide what it says",
             hint="look at it with `b4 am`",
         ) from error
+    except ValueError as error:  # of a date that is none, for one
+        raise ConfigurationError(f"b4 cannot read this mail: {error}") from error
     finally:
         b4.can_network = before
         logging.getLogger("b4").disabled = False

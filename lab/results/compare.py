@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Two runs of the same tests, before and after a change: what it broke, and what it mended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lab.results.record import RunRecord, TestRecord
@@ -51,10 +51,20 @@ class Comparison:
 
     @property
     def status(self) -> int:
-        """0: nothing is broken that was not before; 1: something is; 2: nobody knows."""
-        if self.undecided:
-            return 2
-        return 1 if self.broken or self.crashed else 0
+        """0: nothing is broken that was not before; 1: something is, whatever else is not known; 2:
+        nobody knows."""
+        if self.broken or self.crashed:
+            return 1
+        return 2 if self.undecided else 0
+
+    def doubted(self, pairs: Sequence[Pair]) -> "Comparison":
+        """The same, where these of the broken ones are undecided."""
+        return replace(
+            self,
+            broken=tuple(pair for pair in self.broken if pair not in pairs),
+            crashed=tuple(pair for pair in self.crashed if pair not in pairs),
+            undecided=(*self.undecided, *pairs),
+        )
 
     def owed(self, own: Callable[[TestRecord], bool]) -> "Comparison":
         """The same where the later run owes these tests: one that fails in both runs is broken."""

@@ -14,14 +14,19 @@ class Culprit:
     last: int
     subject: str
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is just one."""
+        return self.first == self.last
+
     def __str__(self) -> str:
-        which = f"patch {self.last}" if self.first == self.last else f"one of {self.which}"
+        which = f"patch {self.last}" if self.is_known else f"one of {self.which}"
         return f"{which}, {self.subject}"
 
     @property
     def which(self) -> str:
         """The number, or the numbers."""
-        return str(self.last) if self.first == self.last else f"{self.first} to {self.last}"
+        return str(self.last) if self.is_known else f"{self.first} to {self.last}"
 
 
 def first_bad(total: int, is_bad: Callable[[int], bool | None]) -> tuple[int, int]:

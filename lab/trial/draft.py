@@ -33,6 +33,13 @@ def write_reply(finding: Finding, run: Path, file: Path, *, whole: bool) -> None
         raise ConfigurationError(f"--reply: {file}: {error.strerror}") from error
 
 
+def must_be_writable(file: Path) -> None:
+    """Raises ConfigurationError as `write_reply` will, before all is done for it."""
+    sender()
+    if not file.parent.is_dir():
+        raise ConfigurationError(f"--reply: {file.parent} is no folder")
+
+
 def sender() -> str:
     """The user, as git knows them, in a mail's words. Raises ConfigurationError where git does not
     know them, or what it knows is no address."""

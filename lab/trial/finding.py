@@ -94,8 +94,14 @@ class Finding:
     speed: tuple[Change, ...] | None = ()
 
     @property
+    def bad(self) -> tuple[Pair, ...]:
+        """What the series breaks, the first first."""
+        return self.comparison.broken + self.comparison.crashed
+
+    @property
     def status(self) -> int:
-        """0: nothing is broken that the base keeps; 1: something is; 2: nobody knows."""
+        """0: nothing is broken that the base keeps; 1: something is; 2: nobody knows, or a patch
+        of --each does not build."""
         found = [self.comparison.status, *(step.status for step in self.steps)]
         if self.crash or self.splats:
             found.append(1)
@@ -127,6 +133,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """The content of series.json."""
+        blamed = self.culprit
         kinds = ("broken", "crashed", "mended", "undecided")
         return {
             "schema": SCHEMA,
@@ -144,7 +151,7 @@ class Finding:
             "splats": list(self.splats),
             "warnings": self.warnings,
             "speed": None if self.speed is None else [each.to_json() for each in self.speed],
-            "culprit": [self.culprit.last, self.culprit.subject] if self.culprit else None,
+            "culprit": [blamed.last, blamed.subject] if blamed and blamed.is_known else None,
             "suspects": [self.culprit.first, self.culprit.last] if self.culprit else None,
             "steps": [step.to_json() for step in self.steps],
             "status": self.status,

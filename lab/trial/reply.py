@@ -50,11 +50,6 @@ class Answer:
     console: str = ""
 
     @property
-    def bad(self) -> tuple[Pair, ...]:
-        """What the series breaks, the first first."""
-        return self.finding.comparison.broken + self.finding.comparison.crashed
-
-    @property
     def is_tested(self) -> bool:
         """Whether a person may put a Tested-by under it: every test of the suite ran, on both
         kernels, and none failed."""
@@ -70,7 +65,7 @@ class Answer:
     def answered(self) -> Letter:
         """The mail that is answered."""
         series, culprit = self.finding.series, self.finding.culprit
-        if culprit and culprit.first == culprit.last <= len(series.letters):
+        if culprit and culprit.is_known and culprit.last <= len(series.letters):
             return series.letters[culprit.last - 1]
         return series.letter or Letter(series.name, "", "")
 
@@ -122,9 +117,9 @@ def _paragraphs(answer: Answer, sender: str) -> Iterator[str]:
     ):
         if pairs:
             yield _list(kind, pairs)
-    if answer.bad:
-        yield from _evidence(answer, answer.bad[0].test)
-        yield _cut("To repeat it:", _command(answer, answer.bad[0].test))
+    if answer.finding.bad:
+        yield from _evidence(answer, answer.finding.bad[0].test)
+        yield _cut("To repeat it:", _command(answer, answer.finding.bad[0].test))
     elif answer.finding.crash:
         yield _console(answer)
         yield _cut("To repeat it:", [_run(answer)])
@@ -157,12 +152,14 @@ def _verdict(answer: Answer) -> Iterator[str]:
     blamed = _blamed(finding)
     if finding.crash:
         yield _wrapped(f"The base boots, and with {what} the kernel does not.{blamed}")
-    kept = [pair for pair in answer.bad if pair.before and not pair.before.verdict.is_trouble]
+    kept = [
+        pair for pair in answer.finding.bad if pair.before and not pair.before.verdict.is_trouble
+    ]
     if kept:
         count = _counted(len(kept), "test that passes", "tests that pass")
         failed = "fails" if len(kept) == 1 else "fail"
         yield _wrapped(f"{count} on the base {failed} with {what}.{blamed}")
-    if owed := len(answer.bad) - len(kept):  # what the series itself brings, for one
+    if owed := len(answer.finding.bad) - len(kept):  # what the series itself brings, for one
         count = _counted(
             owed,
             "test, which does not pass on the base either, fails",
@@ -189,7 +186,7 @@ def _blamed(finding: Finding) -> str:
     culprit, patches = finding.culprit, len(finding.series.patches)
     if not culprit or patches == 1:
         return ""
-    who = "Patch" if culprit.first == culprit.last else "One of the patches"
+    who = "Patch" if culprit.is_known else "One of the patches"
     return f" {who} {culprit.which} of {patches} is the first after which this is so."
 
 
@@ -201,6 +198,8 @@ def _besides(finding: Finding) -> Iterator[str]:
     for step in finding.steps:
         if step.status:
             yield _wrapped(f"With the patches up to {step.number}: {_first_line(str(step))}")
+    if changed := [each for each in finding.speed or () if each.verdict != "same"]:
+        yield "\n".join(["Slower or faster:", *(f"    {each}" for each in changed)])
     if finding.warnings:
         yield "\n".join(["The compiler's new warnings:", *map(_warning, finding.warnings)])
 

@@ -61,9 +61,10 @@ option = lambda name: [b for a, b in zip(words, words[1:]) if a == name]
 mail = Path(option("--series")[0]).read_text() if option("--series") else ""
 patches = re.findall(r"^Subject: .* (.+)$", mail, re.MULTILINE)
 patches = patches[: int(*option("--patches") or [len(patches)])]
-with (Path(__file__).parent / "runs").open("a") as file:
+again = "--repeat" in words
+with (Path(__file__).parent / ("again" if again else "runs")).open("a") as file:
     print(*patches or ["base"], file=file)
-runs = (Path(__file__).parent / "runs").read_text().splitlines()
+runs = [] if again else (Path(__file__).parent / "runs").read_text().splitlines()
 flakes = "flakes" in patches and runs.count(" ".join(patches)) == 1
 verdicts = dict(
     [("OWN-1", "broken" if "breaks" in patches or flakes else
@@ -164,7 +165,12 @@ class Bench:
 
     @property
     def runs(self) -> list[str]:
+        """The kernels of the runs, but those in which tests ran again."""
         return (self.folder / "runs").read_text().splitlines()
+
+    @property
+    def again(self) -> list[str]:
+        return (self.folder / "again").read_text().splitlines()
 
 
 @pytest.fixture
@@ -180,8 +186,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setenv("VFIO_LAB_CACHE", str(tmp_path / "cache"))
     base = PretendedBase(tmp_path)
     monkeypatch.setattr(Base, "prepare", lambda *_, **__: base)
-    qemu = type("Qemu", (), {"description": "QEMU of a test"})
-    monkeypatch.setattr(command, "find_qemu", lambda *_: qemu)
+    monkeypatch.setattr(command, "_platform_of", lambda *_: {"qemu": "of a test"})
     return Bench(Lab.load(root), tmp_path, base)
 
 
@@ -225,7 +230,8 @@ def test_the_first_patch_that_breaks_it(
 def test_a_single_patch_is_the_culprit_without_a_search(bench: Bench) -> None:
     _, found = bench.try_("breaks")
     assert found["culprit"] == [1, "[PATCH 1/1] vfio: breaks"]
-    assert bench.runs == ["base", "breaks", "breaks", "base"]
+    assert bench.runs == ["base", "breaks"]
+    assert bench.again == ["base", "breaks", "base"]
 
 
 def test_no_patch_is_blamed_for_a_lost_guest(bench: Bench) -> None:
@@ -266,6 +272,18 @@ def test_what_fails_once_is_told_so(bench: Bench) -> None:
     status, found = bench.try_("cleans", "flakes", "tidies")
     assert status == 1
     assert found["broken"][0]["again"] == [0, 0, 2]
+    assert found["culprit"] is None
+
+
+def test_what_the_base_breaks_once_is_not_kept_as_broken(bench: Bench) -> None:
+    """Else what a series does about it would be taken for a mending, or for nothing."""
+    _, found = bench.try_("cleans", kernel="shaky")
+    assert (ids(found["mended"]), found["unchanged"]) == ([], 3)
+
+
+def test_each_patch_is_blamed_for_what_it_does_again(bench: Bench) -> None:
+    _, found = bench.try_("flakes", "tidies", each=True)
+    assert [step["said"] for step in found["steps"]] == ["1 tests undecided"]
     assert found["culprit"] is None
 
 

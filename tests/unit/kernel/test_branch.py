@@ -74,7 +74,9 @@ def test_it_stands_where_it_was_branched_off(git: Git, tree: Path) -> None:
     branch = Branch(tree, "main", "topic")
     assert len(branch.letters()) == 1
     assert branch.spec(None) == f"{tree}@{fork[:16]}"
-    assert branch.spec("v6.12+kasan+lockdep") == f"{tree}@{fork[:16]}+kasan+lockdep"
+    assert branch.spec("+kasan+lockdep") == f"{tree}@{fork[:16]}+kasan+lockdep"
+    with pytest.raises(ConfigurationError, match=r"--kernel v6.12: the kernel is the tree's"):
+        branch.spec("v6.12+kasan")
 
 
 def test_a_merge_is_refused(git: Git, tree: Path) -> None:
