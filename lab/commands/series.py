@@ -123,6 +123,7 @@ def _write_script(folder: Path, lab: Lab, base: Base, words: Sequence[str]) -> N
         f"# Tries the series once more, on {base.kernel.name}, which was {base.kernel.key}.",
         "# The runs in here have scripts of their own, which name their kernels to the bit.",
         'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 2',
+        f"cd {shlex.quote(str(Path.cwd()))} || exit 2",  # of relative paths among the options
         f"export PYTHONPATH={shlex.quote(str(Path(package.__file__).parents[1]))}",
         f'exec {shlex.quote(sys.executable)} -P -m lab series "$here"/{shlex.quote(mail)} \\',
         f'    --lab {shlex.quote(str(lab.root))} {shlex.join(others)} "$@"',

@@ -333,7 +333,7 @@ def test_its_script_tries_it_again(bench: Bench) -> None:
     bench.try_("breaks", selection=Selection(suites=("contract",), rules=("OWN-1",)))
     (script,) = bench.folder.glob("out-*/replay.sh")
     (bench.folder / "series.mbox").unlink()
-    (bench.folder / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (bench.folder / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\npwd\n')
     done = subprocess.run(
         [script.relative_to(bench.folder), "--json"],
         capture_output=True,
@@ -346,7 +346,7 @@ def test_its_script_tries_it_again(bench: Bench) -> None:
     # without -P a lab.py in the current folder would be run
     assert words[:5] == ["-P", "-m", "lab", "series", str(script.parent / "series.mbox")]
     assert Path(words[4]).is_file()
-    assert words[-3:] == ["OWN-1", "--no-speed", "--json"]
+    assert words[-4:] == ["OWN-1", "--no-speed", "--json", str(Path.cwd())]
 
 
 def test_junit_blames_the_series_for_nothing_that_the_base_breaks(bench: Bench) -> None:
