@@ -75,6 +75,7 @@ NEEDS = (
     Need("musl-tools", "links the agent statically", command="musl-gcc"),
     Need("libcap-dev", SELFTESTS, file="/usr/include/sys/capability.h"),
     Need("uuid-dev", SELFTESTS, file="/usr/include/uuid/uuid.h"),
+    Need("zstd", "packs runs for other machines", command="zstd"),
     Need("cpio", "the lab's tests read initramfs images back", command="cpio"),
     QEMU,
 )
