@@ -19,7 +19,7 @@ from lab.results.folder import RunFolder
 
 def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
     """`rounds` of each, by default 5."""
-    floor = Measured("QEMU's start to a served login")
+    floor = Measured("QEMU alone, to a login")
     whole = Measured("command to the first test", floor.name)
     for number in range((rounds or 5) + 1):
         login, first = login_seconds(lab, choice), _first_call(lab, choice)

@@ -41,14 +41,15 @@ def show(title: str, measured: Sequence[Measured], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"benchmark": title, "unit": "s", "figures": rows}, indent=1))
         return
-    table = Table(title=f"bench {title}, milliseconds", title_justify="left")
+    unit, scale = ("seconds", 1) if min(medians.values()) > 0.1 else ("milliseconds", 1000)
+    table = Table(title=f"bench {title}, {unit}", title_justify="left")
     table.add_column("measured")
     for column in ("runs", "minimum", "median", "maximum", "ratio"):
         table.add_column(column, justify="right")
     table.add_column("to")
     for each in measured:
-        times = [f"{1000 * seconds:.2f}" for seconds in (min(each.values), each.median)]
-        times.append(f"{1000 * max(each.values):.2f}")
+        seconds = (min(each.values), each.median, max(each.values))
+        times = [f"{scale * value:.2f}" for value in seconds]
         ratio = f"{each.median / medians[each.floor]:.2f}" if each.floor else ""
         table.add_row(each.name, str(len(each.values)), *times, ratio, each.floor or "")
     Console().print(table)

@@ -40,12 +40,12 @@ diff --git a/{file} b/{file}
 
 def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
     """`rounds` of each, by default 3."""
-    make, login = Measured("make alone"), Measured("QEMU's start to a served login")
-    floor = Measured(f"{make.name}, and {login.name}")
+    make, login = Measured("make alone"), Measured("QEMU alone, to a login")
+    floor = Measured("make and QEMU alone")
     apply, tests = Measured("apply"), Measured("tests")
     build = Measured("from mail to kernel", make.name)
     first = Measured("run to its first test", login.name)
-    whole = Measured("series --quick, from command to verdict", floor.name)
+    whole = Measured("series --quick, to its verdict", floor.name)
     spec = choice.kernel or lab.run.kernel
     base = Base.prepare(spec, lab, Cache.of_user(), Progress())
     with TemporaryDirectory(prefix="vfio-lab-bench-") as name:
