@@ -22,7 +22,7 @@ from lab.trial.child import record_of_run
 
 RECIPE = 3  # of what the base's results depend on
 AGAIN = 2  # times that a test is run again which says something that matters
-_MOST_AGAIN = 20  # tests: of very many that fail the first ones will do
+MOST_AGAIN = 20  # tests: of very many that fail the first ones will do
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Runs:
     def _steady(self, record: RunRecord, out: Path, words: Words) -> RunRecord:
         """The same, but that a test which fails only now and then is none that fails: what is kept
         is compared with many a series."""
-        bad = [test for test in record.tests if test.verdict is Verdict.BROKEN][:_MOST_AGAIN]
+        bad = [test for test in record.tests if test.verdict is Verdict.BROKEN][:MOST_AGAIN]
         if not bad:
             return record
         with self.progress.step(f"test again what {self.base.kernel.name} breaks"):

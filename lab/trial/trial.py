@@ -10,10 +10,9 @@ from lab.results.compare import Comparison, Pair, compare
 from lab.results.record import RunRecord
 from lab.trial.culprit import Culprit, first_bad
 from lab.trial.finding import Confirmation, Finding, Step, splats_of, subject_of
-from lab.trial.runs import AGAIN, Runs, Words, crash_of, failures
+from lab.trial.runs import AGAIN, MOST_AGAIN, Runs, Words, crash_of, failures
 
 AFTER = "after"  # the folder of the run of the whole series
-_MOST_AGAIN = 20  # tests: of very many that break the first ones will do
 _NOTHING = Comparison((), (), (), (), ())
 
 
@@ -83,7 +82,7 @@ class Trial:
     def _confirmed(self, finding: Finding) -> Finding:
         """What broke, run again with and without the series: a test that fails on the base now is
         no fault of the series."""
-        bad = finding.bad[:_MOST_AGAIN]
+        bad = finding.bad[:MOST_AGAIN]
         if not bad:
             return finding
         words = self.words.of([pair.test for pair in bad]).repeated()
@@ -161,7 +160,7 @@ class Trial:
             if crash_of(record):
                 return replace(step, boots=False)
             comparison = compare(before, record)
-            if bad := (comparison.broken + comparison.crashed)[:_MOST_AGAIN]:
+            if bad := (comparison.broken + comparison.crashed)[:MOST_AGAIN]:
                 words = self.words.of([pair.test for pair in bad]).repeated()
                 again = self.runs.of_series(number, f"each-{number}-again", words)
                 once = [pair for pair in bad if not failures(again, pair.test)]
