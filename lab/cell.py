@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A cell: a kernel on a machine, made ready, with a living guest for whoever tests it.
 
-What one pytest invocation runs stands on one cell. One guest lives at a time; it is replaced when
-it dies, and when a test asks for another machine. What guests leave stays in the run's folder.
+What one pytest worker runs stands on one cell. One guest is in use at a time; it is replaced when
+it dies, and when a test asks for another machine; the next one boots meanwhile. What guests leave
+stays in the run's folder.
 """
 
+import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lab import image, kernel
+from lab import image as images
+from lab import kernel
 from lab.agent import install
 from lab.agent.process import Process
 from lab.cache import Cache
@@ -27,6 +29,7 @@ from lab.guest import (
     Guest,
     Hypervisor,
     Loop,
+    Qemu,
     boot,
     check_machine,
     find_qemu,
@@ -34,6 +37,7 @@ from lab.guest import (
 from lab.kernel import Kernel
 from lab.kernel.incremental import Base
 from lab.kernel.series import Series
+from lab.pool import Pool
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.vfio import drift
@@ -113,32 +117,67 @@ def prepare_kernel(lab: Lab, choice: Choice, cache: Cache, progress: Progress) -
     return kernel.prepare(spec, lab, cache, progress, update=choice.update)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a cell's guests are made of: made once, and then the same for every worker."""
+
+    qemu: Qemu
+    kernel: Kernel
+    image: images.Image
+    agent: Path
+
+    @classmethod
+    def make(cls, lab: Lab, choice: Choice, cache: Cache, progress: Progress) -> Self:
+        """May build for minutes. Raises LabError."""
+        qemu = find_qemu(choice.qemu, cache)
+        check_machine(lab.machine(machine_of(lab, choice)), qemu)  # before a kernel is built for it
+        made = prepare_kernel(lab, choice, cache, progress)
+        drift.check(made, cache, progress)
+        name = choice.image or lab.run.image
+        image = images.prepare(name, lab, cache, progress, update=choice.update)
+        return cls(qemu, made, image, choice.agent or install.binary(cache))
+
+
+def machine_of(lab: Lab, choice: Choice) -> str:
+    """The name of the machine that a choice means."""
+    return choice.machine or choice.suites_machine or lab.run.machine
+
+
 class Cell:
-    """Prepared in `__init__`, which may build for minutes; guests live inside the `with`."""
+    """Its parts are made in `__init__` unless they are given; guests live inside the `with`.
+
+    `worker` is the name of the one of several processes that the guests belong to.
+    """
 
     def __init__(
-        self, lab: Lab, choice: Choice, cache: Cache, progress: Progress, folder: RunFolder
+        self,
+        lab: Lab,
+        choice: Choice,
+        cache: Cache,
+        progress: Progress,
+        folder: RunFolder,
+        *,
+        parts: Parts | None = None,
+        worker: str = "",
     ) -> None:
         self.lab = lab
         self.cache = cache
         self.choice = choice
         self.folder = folder
-        self.machine_name = choice.machine or choice.suites_machine or lab.run.machine
+        self.machine_name = machine_of(lab, choice)
         self.machine = lab.machine(self.machine_name)
-        self.qemu = find_qemu(choice.qemu, cache)
-        check_machine(self.machine, self.qemu)  # before a kernel is built for it
-        self.kernel = prepare_kernel(lab, choice, cache, progress)
-        drift.check(self.kernel, cache, progress)
-        name = choice.image or lab.run.image
-        self.image = image.prepare(name, lab, cache, progress, update=choice.update)
-        self.agent = choice.agent or install.binary(cache)
+        self.parts = parts or Parts.make(lab, choice, cache, progress)
+        self.failures: list[BaseException] = []
+        """What went wrong with guests that nobody had asked for, or at their end; complete once the
+        cell has ended."""
         self._loop = Loop()
-        self._hypervisor = Hypervisor(self.qemu, AcceleratorMemory(cache, self.qemu), self._loop)
-        self._worker = ThreadPoolExecutor(1, "boot")
-        self._coming: Future[Testbed] | None = None
+        memory = AcceleratorMemory(cache, self.parts.qemu)
+        self._hypervisor = Hypervisor(self.parts.qemu, memory, self._loop)
+        self._pool = Pool(self._boot, Testbed.close)
         self._testbed: Testbed | None = None
+        self._worker = worker
         self._booted = 0
-        self._on = self.machine_name  # what the next guest is booted on
+        self._counting = threading.Lock()
 
     def __enter__(self) -> Self:
         self._loop.__enter__()
@@ -150,41 +189,35 @@ class Cell:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A boot that is under way ends because its QEMU does.
-        self._loop.end_children()
-        self._worker.shutdown()
         self.discard()
+        # A boot that is under way ends because its QEMU does.
+        self.failures += self._pool.close(self._loop.end_children)
         self._loop.__exit__(kind, error, trace)
 
-    def boot_ahead(self) -> None:
-        """Start a guest now, so that nobody waits for it later."""
-        if not self._coming and not self._testbed:
-            self._coming = self._worker.submit(self._boot, self._on)
+    def expect(self, machine: str | None) -> None:
+        """A guest of this machine will be asked for next: boot it now. None: no guest will be."""
+        self._pool.expect(machine)
 
     def testbed(self, machine: str | None = None) -> Testbed:
         """The living guest on a machine of lab.yaml, by default the cell's own.
 
-        Boots one when there is none, or one of another machine. Raises what `boot` raises.
+        Where there is none, or one of another machine, it is the one that was expected, or a new
+        one. Raises what `boot` raises.
         """
         wanted = machine or self.machine_name
-        if self._on != wanted or (self._testbed and not self._testbed.guest.alive):
+        if self._testbed:
+            if self._testbed.machine_name == wanted and self._testbed.guest.alive:
+                return self._testbed
             self.discard()
-            self._on = wanted
-        if not self._testbed:
-            self.boot_ahead()
-            assert self._coming is not None
-            wait([self._coming])  # who is interrupted here leaves it to `discard`
-            coming, self._coming = self._coming, None
-            self._testbed = coming.result()
+        self._testbed = self._pool.take(wanted)
+        if not self._testbed.guest.alive:
+            raise self._testbed.guest.why_lost("while it waited for a test")
         return self._testbed
 
     def discard(self) -> None:
-        """Throw the guest away: the next one who asks gets a new one."""
-        if self._coming and not self._coming.cancelled() and not self._coming.exception():
-            self._testbed = self._coming.result()
-        self._coming = None
+        """Throw the guest in use away: the next one who asks gets a new one."""
         if self._testbed:
-            self._testbed.close()
+            self._pool.give_back(self._testbed)
             self._testbed = None
 
     @property
@@ -193,22 +226,23 @@ class Cell:
         return self._testbed
 
     def _boot(self, machine_name: str) -> Testbed:
-        self._booted += 1
-        number = self._booted
+        with self._counting:
+            self._booted += 1
+            number = self._booted
         machine = self.lab.machine(machine_name)
         order = Boot(
             machine,
-            self.kernel.bzimage,
-            self.image.initramfs,
+            self.parts.kernel.bzimage,
+            self.parts.image.initramfs,
             (*COMMAND_LINE, *self.choice.command_line),
             self.choice.qemu_arguments,
-            self.kernel.modules,
+            self.parts.kernel.modules,
         )
         deadline = Deadline.after(self.choice.boot_timeout)
         with ExitStack() as stack:
-            folder = self.folder.guest(number)
+            folder = self.folder.guest(number, self._worker)
             guest = stack.enter_context(boot(order, self._hypervisor, folder, deadline))
-            install.push(guest, self.agent)
+            install.push(guest, self.parts.agent)
             hands = stack.enter_context(install.start(guest, "the lab's own agent"))
             places = {role: Device(role, guest.addresses[role]) for role in guest.devices}
             for role, device in places.items():

@@ -65,6 +65,17 @@ def run(
     repeat: Annotated[
         int, typer.Option(min=1, metavar="N", help="All tests, N times in a row.")
     ] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--workers",
+            min=1,
+            metavar="N",
+            help="Test in N processes, each with guests of its own [default: as many as this "
+            "host has room for, and one where only some tests were asked for].",
+        ),
+    ] = None,
     out: Out = None,
     as_json: Json = False,
     qemu: QemuPath = None,
@@ -102,7 +113,7 @@ def run(
         first=first,
         repeat=repeat,
     )
-    sys.exit(run_suites(lab, choice, selection, out=out, as_json=as_json))
+    sys.exit(run_suites(lab, choice, selection, workers=workers, out=out, as_json=as_json))
 
 
 @app.command("test", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from lab import bootstrap, image, kernel
+from lab import bootstrap, image, kernel, room
 from lab.cache import Cache
 from lab.config import DebSource, GitSource, Kernel, Lab, Machine, PackageSource
 from lab.debian import KEYRING, Archive
@@ -29,8 +29,6 @@ from lab.results.folder import runs
 
 BUILD_SPACE = 6 * 10**9  # bytes: the package, the source, the objects of one build, ccache
 RUN_SPACE = 200 * 10**6  # bytes: the evidence of a long run
-_OVERHEAD = 300 << 20  # bytes that QEMU takes beside the guest's memory
-_UNITS = {"M": 1 << 20, "G": 1 << 30}
 # no run fails without them
 _OPTIONAL = {"python3-venv", "ccache", "libcap-dev", "uuid-dev", "cpio"}
 _EVERY_RUN = {"gcc", "musl-tools"}  # also one that builds nothing
@@ -236,26 +234,15 @@ def _room(name: str, folder: Path, needed: int, variable: str) -> Finding:
 
 
 def _memory(lab: Lab) -> Finding:
-    free = _available()
-    default = _memory_of(lab.machine(lab.run.machine)) + _OVERHEAD
-    largest = max(map(_memory_of, lab.machines.values())) + _OVERHEAD
+    free = room.available()
+    default = room.memory_of(lab.machine(lab.run.machine))
+    largest = max(map(room.memory_of, lab.machines.values()))
     found = f"{free / (1 << 30):.1f} GB free, the largest machine takes {largest / (1 << 30):.1f}"
     if free >= largest:
         return Finding("memory", Mark.OK, found)
     mark = Mark.MISSING if free < default else Mark.COSTS
     mend = "end other programs, or give the machine less `memory` in lab.yaml"
     return Finding("memory", mark, found, "the host would swap, or end the guest", mend)
-
-
-def _memory_of(machine: Machine) -> int:
-    return int(machine.memory[:-1]) * _UNITS[machine.memory[-1]]
-
-
-def _available() -> int:
-    """Bytes that programs can have without swapping (proc(5), /proc/meminfo)."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":") for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def _cpus() -> Finding:

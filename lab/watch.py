@@ -8,7 +8,7 @@ from lab.errors import GuestLost, LabError
 from lab.guest import splats
 from lab.results.judge import Judgement, judge
 from lab.results.verdict import Verdict
-from lab.session import Session
+from lab.worker import Worker
 
 
 class Watch:
@@ -17,7 +17,7 @@ class Watch:
     `machine` is the name of the one that the test asks for, None where any will do.
     """
 
-    def __init__(self, session: Session, machine: str | None) -> None:
+    def __init__(self, session: Worker, machine: str | None) -> None:
         self._session = session
         self._wanted = machine
         self._testbed: Testbed | None = None

@@ -85,7 +85,9 @@ def execute(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json
 def _run(session: Session, order: Order, show: int) -> None:
     assert session.cell is not None
     cell = session.cell
-    program = compiling.program(order.program, cell.kernel, session.folder.path, session.progress)
+    program = compiling.program(
+        order.program, cell.parts.kernel, session.folder.path, session.progress
+    )
     with session.progress.step("boot"):
         testbed = session.testbed()
     devices = [testbed.devices[known("device", role, testbed.devices)] for role in order.devices]

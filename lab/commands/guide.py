@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The pytest plugin of `vfio-lab run`: our session in, our progress out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import pytest
 
 from lab.errors import LabError
 from lab.plugin.options import adopt
+from lab.plugin.sessions import Role
 from lab.progress import Step
 from lab.session import Session
 
@@ -29,10 +30,22 @@ class Guide:
         # The table comes from `lab.commands.runner`, and here a bar instead of dots.
         config.pluginmanager.unregister(name="terminalreporter")
 
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        if Role.of(session.config).controller:
+            self._when_loaded()  # it collects nothing itself
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._when_loaded()
-        self._total = len(session.items)
-        if self._total:
+        self._collected(len(session.items))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        if not self._step:
+            self._collected(len(ids))
+
+    def _collected(self, total: int) -> None:
+        self._total = total
+        if total:
             self._step = self._stack.enter_context(self._session.progress.step("test"))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

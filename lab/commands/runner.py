@@ -7,8 +7,10 @@ import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
+from lab import room
 from lab.cell import Choice
 from lab.config import Lab
 from lab.errors import LabError
@@ -29,6 +31,11 @@ class Selection:
     first: bool = False  # stop at the first that fails
     repeat: int = 1
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all tests of the suites run."""
+        return self == Selection(self.suites, slow=self.slow, tests=self.tests, repeat=self.repeat)
+
     def words(self) -> list[str]:
         """The same in pytest's options."""
         found = [word for rule in self.rules for word in ("--rule", rule)]
@@ -41,9 +48,18 @@ class Selection:
 
 
 def run_suites(
-    lab: Lab, choice: Choice, selection: Selection, *, out: Path | None, as_json: bool
+    lab: Lab,
+    choice: Choice,
+    selection: Selection,
+    *,
+    workers: int | None = None,
+    out: Path | None,
+    as_json: bool,
 ) -> int:
-    """Run suites and report; returns the exit status."""
+    """Run suites and report; returns the exit status.
+
+    Without a number of `workers` whole suites have as many as the host has room for.
+    """
     paths = [lab.path(lab.suite(name).tests) for name in selection.suites]
     if not choice.machine:
         choice = replace(choice, suites_machine=lab.machine_for(selection.suites))
@@ -58,8 +74,12 @@ def run_suites(
         words=[str(lab.suite(name).tests) for name in selection.suites] + selection.words(),
     )
     try:
-        session.prepare()
-        _pytest(session, [str(path) for path in paths] + selection.words())
+        if workers is None:
+            machine = lab.machine(session.machine_name)
+            workers = room.workers(machine) if selection.is_whole else 1
+        session.prepare(guests=workers == 1)
+        words = [str(path) for path in paths] + selection.words()
+        _pytest(session, [*words, "-n", str(workers if workers > 1 else 0)])
     except (LabError, KeyboardInterrupt) as error:
         if isinstance(error, LabError):
             session.add_trouble(error)
@@ -72,6 +92,7 @@ def run_suites(
 
 def _pytest(session: Session, words: list[str]) -> None:
     signals = _HeldSignals()
+    stack = contextlib.ExitStack()
     try:
         # pytest is loaded while the guest boots
         import pytest  # noqa: PLC0415
@@ -80,12 +101,16 @@ def _pytest(session: Session, words: list[str]) -> None:
 
         root = str(session.lab.root)
         quiet = ["-p", "no:cacheprovider", "--rootdir", root, "--import-mode=importlib"]
+        # pytest keeps what tests and workers write there, in a folder that it does not name
+        base = stack.enter_context(TemporaryDirectory(prefix="vfio-lab-"))
+        quiet += ["--basetemp", str(Path(base) / "pytest")]
         guide = Guide(session, when_loaded=signals.release)
         # Standard output is the report's; what pytest itself prints (a bad -k) is for the user's
         # eye.
         with contextlib.redirect_stdout(sys.stderr):
             status = pytest.main([*quiet, *words], plugins=[guide])
     finally:
+        stack.close()
         signals.release()
     if status == pytest.ExitCode.USAGE_ERROR and not session.closed:
         session.add_trouble(LabError("pytest refused these words: see above"))

@@ -41,7 +41,9 @@ def open_shell(lab: Lab, choice: Choice, *, sh: bool) -> int:
         with cell:
             with progress.step("boot") as step:
                 testbed = cell.testbed()
-                step.result(f"{cell.kernel.release or cell.kernel.name} on {cell.machine_name}")
+                step.result(
+                    f"{cell.parts.kernel.release or cell.parts.kernel.name} on {cell.machine_name}"
+                )
             return _guest_shell(testbed) if sh else _python(testbed)
 
 

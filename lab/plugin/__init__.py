@@ -11,5 +11,7 @@ pytest_plugins = [
     "lab.plugin.selection",
     "lab.plugin.guests",
     "lab.plugin.devices",
+    "lab.plugin.sessions",
+    "lab.plugin.workers",
     "lab.plugin.verdicts",
 ]

@@ -59,7 +59,7 @@ def machine_for(config: pytest.Config, item: pytest.Item) -> str | None:
     wanted = str(mark.args[0])
     session = config.stash.get(SESSION, None)
     asked = session.choice.machine if session else config.option.machine
-    own = session.cell.machine_name if session and session.cell else lab.run.machine
+    own = session.machine_name if session else lab.run.machine
     if wanted == (asked or own):
         return None
     if asked:
@@ -68,7 +68,7 @@ def machine_for(config: pytest.Config, item: pytest.Item) -> str | None:
         raise lacking(f"a machine {wanted} in lab.yaml")
     if session and session.cell:
         try:
-            check_machine(lab.machine(wanted), session.cell.qemu)
+            check_machine(lab.machine(wanted), session.cell.parts.qemu)
         except LabError as error:
             raise lacking(f"a QEMU that can do machine {wanted}: {error.message}") from None
     return wanted

@@ -3,15 +3,17 @@
 
 from argparse import ArgumentTypeError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.cell import Choice, series_of
 from lab.config import Lab
 from lab.errors import ConfigurationError
-from lab.session import Session
+from lab.worker import Worker
 
-SESSION = pytest.StashKey[Session]()
+LAB = "vfio_lab_root"  # in what a worker of pytest-xdist is given
+SESSION = pytest.StashKey[Worker]()
 _LAB = pytest.StashKey[Lab | None]()
 
 
@@ -78,7 +80,7 @@ def asked_for(config: pytest.Config) -> tuple[Lab, Choice]:
     return Lab.find(config.option.lab), choice_of(config)
 
 
-def adopt(config: pytest.Config, session: Session) -> None:
+def adopt(config: pytest.Config, session: Worker) -> None:
     """Let the tests run in a session that somebody else has made and will close."""
     config.stash[SESSION] = session
 
@@ -89,12 +91,18 @@ def lab_of(config: pytest.Config) -> Lab | None:
         return session.lab
     if _LAB not in config.stash:
         try:
-            config.stash[_LAB] = Lab.find(config.option.lab)
+            config.stash[_LAB] = Lab.find(_lab_of_controller(config) or config.option.lab)
         except ConfigurationError as error:
             if config.option.lab or "no lab.yaml" not in str(error):
                 raise pytest.UsageError(str(error)) from error
             config.stash[_LAB] = None
     return config.stash[_LAB]
+
+
+def _lab_of_controller(config: pytest.Config) -> Path | None:
+    """In a worker of pytest-xdist: the lab's folder, as its controller has found it."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    return Path(given[LAB]) if given.get(LAB) else None
 
 
 def words_of(config: pytest.Config, lab: Lab) -> list[str]:

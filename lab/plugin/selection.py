@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(
     if not (lab := lab_of(config)):
         return
     for item in items:
-        if suite := _suite_of(item, lab):
+        if suite := suite_of(config, lab, item.path):
             item.stash[SUITE] = suite
     _add_tests_of_a_series(session, items)
     modes, wanted_rules = config.option.mode, config.option.rule
@@ -57,31 +57,33 @@ def pytest_collection_modifyitems(
     _group_by_machine(config, lab, items)
 
 
-def _suite_of(item: pytest.Item, lab: Lab) -> str | None:
+def suite_of(config: pytest.Config, lab: Lab, file: Path) -> str | None:
+    """The suite of a file with tests; each file in the folder of `--tests` is one."""
+    if _is_of_a_series(config, file):
+        return file.name
     folders = {name: lab.path(suite.tests) for name, suite in lab.suites.items()}
-    found = [name for name, folder in folders.items() if item.path.is_relative_to(folder)]
+    found = [name for name, folder in folders.items() if file.is_relative_to(folder)]
     return found[-1] if found else None
 
 
 def _is_of_the_lab(item: pytest.Item) -> bool:
     """Whether a test lies in a suite, or in the folder of `--tests`."""
     lab = lab_of(item.config)
-    return bool(lab and _suite_of(item, lab)) or _is_of_a_series(item)
+    return bool(lab and suite_of(item.config, lab, item.path))
 
 
-def _is_of_a_series(item: pytest.Item) -> bool:
-    """Whether a test lies in the folder of `--tests`."""
-    folder = item.config.option.tests
-    return bool(folder) and item.path.is_relative_to(folder)
+def _is_of_a_series(config: pytest.Config, file: Path) -> bool:
+    """Whether a file lies in the folder of `--tests`."""
+    folder = config.option.tests
+    return bool(folder) and file.is_relative_to(folder)
 
 
 def _add_tests_of_a_series(session: pytest.Session, items: Sequence[pytest.Item]) -> None:
     """Each of their files is a suite, and a row of the table where a test has no rule."""
-    own = [item for item in items if _is_of_a_series(item)]
+    own = [item for item in items if _is_of_a_series(session.config, item.path)]
     if not own and session.config.option.tests and not session.testsfailed:
         raise pytest.UsageError(f"--tests: no test in {session.config.option.tests}")
     for item in own:
-        item.stash[SUITE] = item.path.name
         names = getattr(item, "fixturenames", [])
         names[:] = ["applicable", *(name for name in names if name != "applicable")]
 
@@ -89,7 +91,8 @@ def _add_tests_of_a_series(session: pytest.Session, items: Sequence[pytest.Item]
 def _is_wanted(item: pytest.Item, failed: set[str] | None) -> bool:
     """Whether the options choose a test. Rules choose among the suites': a series' own run with
     all of them."""
-    option, own, mode = item.config.option, _is_of_a_series(item), mode_of(item)
+    option, mode = item.config.option, mode_of(item)
+    own = _is_of_a_series(item.config, item.path)
     return (
         (not option.mode or mode in option.mode or (own and not mode))
         and (not option.rule or own or rule_of(item) in option.rule)

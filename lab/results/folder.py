@@ -64,9 +64,13 @@ class RunFolder:
                 f"--out {out}: the folder is not empty", hint="remove it, or name a new one"
             )
 
-    def guest(self, number: int) -> Path:
-        """The folder of the guest with this number, made if it is not there."""
-        folder = self.path / "guests" / f"{number:03d}"
+    def guest(self, number: int, worker: str = "") -> Path:
+        """The folder of the guest with this number, made if it is not there.
+
+        `worker` is the name of the one of several processes that counts so.
+        """
+        name = f"{worker}-{number:03d}" if worker else f"{number:03d}"
+        folder = self.path / "guests" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

@@ -131,7 +131,7 @@ def compare_speed(
             )
             for choice, name in ((before, "before"), (after, "after"))
         ]
-        kernels = [cell.kernel for cell in cells]
+        kernels = [cell.parts.kernel for cell in cells]
         source = next((kernel for kernel in kernels if kernel.headers), kernels[0])
         program = compiling.program(_PROGRAM, source, folder, progress)
         pairs: list[list[Mapping[str, float]]] = []

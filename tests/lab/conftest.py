@@ -176,7 +176,8 @@ class SmallLab:
         return self._start(argv, words, None)
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> Started:
-        """`vfio-lab run` with these words behind it."""
+        """`vfio-lab run` with these words behind it; in one process unless they say otherwise."""
+        words = words if "-n" in words else (*words, "-n", "1")
         return self._start(["lab", "run", *self._given(words)], words, env)
 
     def run(self, *words: str) -> Outcome:
@@ -186,6 +187,7 @@ class SmallLab:
     def start_pytest(self, *words: str, env: dict[str, str] | None = None) -> Started:
         """Plain pytest on the suite `first` with these words."""
         quiet = ["-p", "no:cacheprovider", "--rootdir", str(self.root), "--import-mode=importlib"]
+        quiet += ["--basetemp", str(self.root / "base")]
         argv = ["pytest", *quiet, *self._given(words), str(self.root / "first")]
         return self._start(argv, words, env)
 

@@ -35,16 +35,16 @@ _SAID, _UNSAID = "Linux version ", "nobody says this"
 
 
 @pytest.fixture
-def parts(new_cell: Callable[..., Cell]) -> Cell:
+def cell(new_cell: Callable[..., Cell]) -> Cell:
     """A cell that boots nothing itself: for its kernel, image and QEMU."""
     return new_cell()
 
 
 @contextmanager
-def _booted(parts: Cell, folder: Path, loop: Loop, cache: Cache) -> Iterator[Guest]:
+def _booted(cell: Cell, folder: Path, loop: Loop, cache: Cache) -> Iterator[Guest]:
     folder.mkdir(parents=True)
-    order = Boot(parts.machine, parts.kernel.bzimage, parts.image.initramfs, COMMAND_LINE)
-    hypervisor = Hypervisor(parts.qemu, AcceleratorMemory(cache, parts.qemu), loop)
+    order = Boot(cell.machine, cell.parts.kernel.bzimage, cell.parts.image.initramfs, COMMAND_LINE)
+    hypervisor = Hypervisor(cell.parts.qemu, AcceleratorMemory(cache, cell.parts.qemu), loop)
     with boot(order, hypervisor, folder, Deadline.after(60.0)) as guest:
         yield guest
 
@@ -94,13 +94,13 @@ def test_script_starts_the_same_guest_by_hand(shared_testbed: Testbed) -> None:
     assert shared_testbed.guest.ssh.run("true").status == 0, "it disturbed the guest that runs"
 
 
-def test_accelerator_is_learnt_once(parts: Cell, tmp_path: Path) -> None:
+def test_accelerator_is_learnt_once(cell: Cell, tmp_path: Path) -> None:
     """KVM where it works; where it only seems to, TCG, and nobody tries again."""
     cache = Cache(tmp_path / "cache")
-    memory = AcceleratorMemory(cache, parts.qemu)
+    memory = AcceleratorMemory(cache, cell.parts.qemu)
     assert memory.known() is None
     with Loop() as loop:
-        with _booted(parts, tmp_path / "cell" / "1", loop, cache) as guest:
+        with _booted(cell, tmp_path / "cell" / "1", loop, cache) as guest:
             first = guest.accelerator
             assert guest.ssh.run("true").status == 0
         known = memory.known()
@@ -111,16 +111,16 @@ def test_accelerator_is_learnt_once(parts: Cell, tmp_path: Path) -> None:
         assert known["kvm"] is (first is Accelerator.KVM)
         assert known["why"]
         assert memory.candidates() == [first]
-        with _booted(parts, tmp_path / "cell" / "2", loop, cache) as guest:
+        with _booted(cell, tmp_path / "cell" / "2", loop, cache) as guest:
             assert guest.accelerator is first
 
 
-def test_four_guests_at_once(parts: Cell, tmp_path: Path) -> None:
+def test_four_guests_at_once(cell: Cell, tmp_path: Path) -> None:
     """None gets another's port, keys or console."""
 
     def name_of(number: int) -> str:
         folder = tmp_path / "cell" / str(number)
-        with _booted(parts, folder, loop, Cache.of_user()) as guest:
+        with _booted(cell, folder, loop, Cache.of_user()) as guest:
             guest.ssh.run("hostname", f"guest-{number}")
             barrier[number] = True
             end = time.monotonic() + 60.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab import bootstrap, host
+from lab import bootstrap, host, room
 from lab.bootstrap import Need
 from lab.cache import Cache
 from lab.commands.doctor import examine
@@ -109,7 +109,7 @@ class Host:
         self.patch.setattr(shutil, "disk_usage", lambda _: Usage(free, 0, free))
 
     def memory(self, free: int) -> None:
-        self.patch.setattr(host, "_available", lambda: free)
+        self.patch.setattr(room, "available", lambda: free)
 
     def kernel(self, built: Kernel | None) -> None:
         state = State("linux-source-6.12 6.12.57-1", built)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`pytest -n N`: every worker has guests of its own, and the controller makes one run of it.
+
+The controller builds what guests are made of, once it knows that tests of the lab were collected,
+and writes down for the workers what they are to use. They send each test's record with pytest's own
+report of it, and what else they have seen when they end.
+"""
+
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from lab import room
+from lab.errors import ConfigurationError, LabError
+from lab.plugin.items import SUITE
+from lab.plugin.options import LAB, SESSION, lab_of
+from lab.plugin.selection import suite_of
+from lab.plugin.sessions import Role, look_ahead, session_of, start
+from lab.results.record import TestRecord
+from lab.tally import Tally
+from lab.worker import Orders, Worker
+
+_KEY = "vfio_lab"  # of what both sides add to pytest-xdist's own messages
+_ORDERS = "orders"
+_NO_ORDERS = b""  # there will be no guests
+_AGAIN = 0.02  # seconds
+_DESK = pytest.StashKey[TemporaryDirectory[str]]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """For `-n auto`; where no lab is, pytest-xdist decides."""
+    lab = lab_of(config)
+    return room.workers(lab.machine(config.option.machine or lab.run.machine)) if lab else None
+
+
+# The controller
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    config: pytest.Config = node.config
+    if _DESK not in config.stash:
+        config.stash[_DESK] = TemporaryDirectory(prefix="vfio-lab-")
+    node.workerinput[_KEY] = config.stash[_DESK].name
+    if lab := lab_of(config):
+        node.workerinput[LAB] = str(lab.root)
+    if (run := session_of(config)) and run.parts:
+        _write(config, pickle.dumps(run.orders(run.parts, node.workerinput["workercount"])))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    config: pytest.Config = node.config
+    lab = lab_of(config)
+    if SESSION in config.stash or not lab:
+        return
+    files = dict.fromkeys(id_.partition("::")[0] for id_ in ids)
+    suites = dict.fromkeys(suite_of(config, lab, config.rootpath / file) for file in files)
+    named = [suite for suite in suites if suite]
+    if not named:
+        return
+    if not start(config, named, guests=False):
+        _write(config, _NO_ORDERS)
+        pytest.exit("there is nothing to test", returncode=2)
+    run = session_of(config)
+    assert run
+    assert run.parts
+    _write(config, pickle.dumps(run.orders(run.parts, node.workerinput["workercount"])))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A worker's report of one phase of a test; at the end of the last one there is a record."""
+    record, node = getattr(report, _KEY, None), getattr(report, "node", None)
+    if record and node and (run := session_of(node.config)):
+        run.add(TestRecord.from_json(record))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    run = session_of(node.config)
+    output = getattr(node, "workeroutput", None)
+    if run and output and _KEY in output:
+        run.tally.add(Tally.from_json(output[_KEY]))
+    elif run and error:
+        run.add_trouble(LabError(f"worker {node.gateway.id} died: {error}"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
+    node = getattr(report, "node", None)
+    if node and (run := session_of(node.config)):
+        run.add_trouble(LabError(f"{crashitem}: its worker died"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if desk := config.stash.get(_DESK, None):
+        desk.cleanup()
+
+
+def _write(config: pytest.Config, orders: bytes) -> None:
+    place = Path(config.stash[_DESK].name) / _ORDERS
+    draft = place.with_suffix(".new")
+    draft.write_bytes(orders)
+    draft.rename(place)
+
+
+# A worker
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    config = session.config
+    if not Role.of(config).worker or not any(SUITE in item.stash for item in session.items):
+        return None
+    given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+    place = Path(given[_KEY]) / _ORDERS
+    while not place.exists():
+        if not place.parent.exists():
+            return True  # the controller has gone
+        time.sleep(_AGAIN)
+    content = place.read_bytes()
+    if content == _NO_ORDERS:
+        return True
+    orders: Orders = pickle.loads(content)  # of our own parent
+    try:
+        config.stash[SESSION] = Worker.of(orders, given["workerid"])
+    except ConfigurationError as error:
+        pytest.exit(str(error), returncode=2)
+    look_ahead(session)
+    return None
+
+
+def attach(config: pytest.Config, report: pytest.TestReport, record: TestRecord) -> None:
+    """Send a test's record with pytest's own report, if this is a worker."""
+    if Role.of(config).worker:
+        setattr(report, _KEY, record.to_json())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    worker = config.stash.get(SESSION, None)
+    if worker and Role.of(config).worker:
+        worker.end()
+        output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]
+        output[_KEY] = replace(worker.tally, tests=[]).to_json()

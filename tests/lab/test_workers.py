@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Guests that are ready before they are needed, and several workers that make one run."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.cell import Cell
+
+if TYPE_CHECKING:
+    from tests.lab.conftest import SmallLab
+
+_HEAD = """\
+from errno import EBADF, EINVAL
+from pathlib import Path
+import os, time
+
+import pytest
+
+from lab.agent.syscalls import Syscall
+from lab.testing import on_machine, raises_errno
+
+"""
+
+
+def test_the_next_guest_is_ready(
+    new_cell: Callable[..., Cell], wait_until: Callable[..., bool]
+) -> None:
+    """It has booted while the first one was in use, and takes its place at once."""
+    cell = new_cell()
+    first = cell.testbed()
+    cell.expect(cell.machine_name)
+    folder = first.guest.folder.parent / "002"
+    assert wait_until((folder / "console.log").exists, 60.0)
+    assert cell.testbed() is first
+    coming = cell._pool._coming  # noqa: SLF001
+    assert coming
+    assert wait_until(coming.done, 60.0)
+    first.guest.monitor.execute("quit")
+    assert wait_until(lambda: not first.guest.alive, 10.0)
+    started = time.monotonic()
+    second = cell.testbed()
+    waited = time.monotonic() - started
+    assert second.guest.folder == folder
+    assert second.guest.ssh.run("true").status == 0
+    assert waited < second.guest.seconds["login"] / 4
+
+
+_SPARE = """
+@pytest.mark.parametrize("number", range(14))
+def test_one_of_many(testbed, number):
+    if number == 2:
+        testbed.guest.monitor.execute("quit")
+    assert testbed.number == (1 if number < 3 else 2)
+"""
+
+
+def test_a_replacement_costs_no_waiting(small_lab: "SmallLab") -> None:
+    small_lab.suite(_HEAD + _SPARE)
+    outcome = small_lab.pytest()
+    assert outcome.verdicts["test_one_of_many[2]"] == "guest-lost"
+    assert [name for name, verdict in outcome.verdicts.items() if verdict != "kept"] == [
+        "test_one_of_many[2]"
+    ]
+    assert outcome.results["figures"]["guests"] == 2
+
+
+_MIXED = """
+@pytest.mark.parametrize("number", range(6))
+def test_kept(process, number):
+    assert process.syscall(Syscall.GETPID) == process.pid
+
+def test_broken(process):
+    with raises_errno(EINVAL):
+        process.syscall(Syscall.CLOSE, 12345)
+
+def test_loses_its_guest(guest):
+    guest.monitor.execute("quit")
+
+@on_machine("no-iommu")
+def test_bare(machine):
+    assert not machine.iommu
+"""
+
+
+def test_two_workers_make_one_run(small_lab: "SmallLab") -> None:
+    small_lab.suite(_HEAD + _MIXED)
+    outcome = small_lab.run("-n", "2")
+    assert outcome.status == 2
+    assert outcome.verdicts == {f"test_kept[{n}]": "kept" for n in range(6)} | {
+        "test_broken": "broken",
+        "test_loses_its_guest": "guest-lost",
+        "test_bare": "kept",
+    }
+    assert "expected EINVAL, got EBADF" in outcome.tests["test_broken"]["message"]
+    assert outcome.tests["test_bare"]["machine"] == "no-iommu"
+    results = outcome.results
+    assert results["finished"] is True
+    assert results["trouble"] == []
+    assert set(results["machines"]) == {"vtd", "no-iommu"}
+    assert results["figures"]["guests"] >= 3
+    assert results["figures"]["first_call_seconds"] > results["figures"]["login_seconds"]
+    workers = {path.name.partition("-")[0] for path in (outcome.folder / "guests").iterdir()}
+    assert workers == {"gw0", "gw1"}
+    for path in outcome.tests["test_broken"]["evidence"]:
+        assert (outcome.folder / path).is_file()
+    assert "9 tests: 1 guest-lost, 1 broken, 7 kept" in outcome.stdout
+
+
+def test_workers_of_plain_pytest_stop_at_the_first_failure(small_lab: "SmallLab") -> None:
+    failing = (
+        "@pytest.mark.parametrize('n', range(40))\ndef test_fails(process, n):\n    assert 0\n"
+    )
+    small_lab.suite(_HEAD + failing)
+    outcome = small_lab.pytest("-n", "2", "-x")
+    assert outcome.status == 1
+    assert outcome.results["finished"] is True
+    assert 1 <= len(outcome.tests) < 40
+
+
+def test_a_kernel_that_cannot_be_had_is_told_once(small_lab: "SmallLab") -> None:
+    small_lab.suite(_HEAD + _MIXED)
+    outcome = small_lab.pytest("-n", "2", "--kernel", "nowhere")
+    assert outcome.status == 2
+    assert outcome.results["tests"] == []
+    (trouble,) = outcome.results["trouble"]
+    assert "nowhere" in trouble["message"]
+
+
+_DEADLY = """
+@pytest.mark.parametrize("number", range(6))
+def test_is_ended(process, number, request):
+    if number == 1 and not Path("ended").exists():
+        Path("ended").touch()
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_worker_that_dies_takes_its_guest_along(small_lab: "SmallLab") -> None:
+    """Its test is named, the others run in a new one, and the run does not look clean."""
+    small_lab.suite(_HEAD + _DEADLY)
+    outcome = small_lab.pytest("-n", "2")
+    assert outcome.status == 2
+    assert "test_is_ended[1]: its worker died" in outcome.troubles
+    kept = {name for name, verdict in outcome.verdicts.items() if verdict == "kept"}
+    assert kept == {f"test_is_ended[{n}]" for n in (0, 2, 3, 4, 5)}
+
+
+_LONG = """
+@pytest.mark.parametrize("number", range(4))
+def test_takes_long(process, number):
+    Path(f"began-{number}").touch()
+    time.sleep(60)
+"""
+
+
+def test_workers_end_with_their_controller(
+    small_lab: "SmallLab",
+    qemus: Callable[[Path], list[int]],
+    wait_until: Callable[..., bool],
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C ends them in order; killed, they end all the same, and so do the guests."""
+    small_lab.suite(_HEAD + _LONG)
+    for number in (signal.SIGINT, signal.SIGKILL):
+        for path in small_lab.root.glob("began-*"):
+            path.unlink()
+        started = small_lab.start("-n", "2")
+        assert wait_until(lambda: len(list(small_lab.root.glob("began-*"))) == 2, 90.0)
+        assert qemus(small_lab.root)
+        if number is signal.SIGINT:  # a terminal tells the whole group
+            os.killpg(started.process.pid, number)
+            assert started.outcome().results["finished"] is False
+        else:
+            started.process.kill()
+            started.process.wait()
+            for left in (tmp_path / "tmp").iterdir():
+                shutil.rmtree(left)  # nobody could
+        assert wait_until(lambda: not qemus(small_lab.root), 30.0)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Memory and processors, counted."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lab import room
+from lab.config import Machine
+
+_GIB = 1 << 30
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(room, "_CGROUP", tmp_path)
+    return tmp_path
+
+
+def test_a_guest_takes_its_memory_and_qemus() -> None:
+    assert room.memory_of(Machine(memory="2G")) == 2 * _GIB + room.OVERHEAD
+    assert room.memory_of(Machine(memory="512M")) == (512 << 20) + room.OVERHEAD
+
+
+def test_a_container_has_what_its_limit_leaves(cgroup: Path) -> None:
+    whole = room.available()
+    assert whole > 64 << 20
+    (cgroup / "memory.max").write_text(f"{48 << 20}\n")
+    (cgroup / "memory.current").write_text(f"{16 << 20}\n")
+    assert room.available() == 32 << 20
+    (cgroup / "memory.current").write_text(f"{64 << 20}\n")
+    assert room.available() == 0
+    (cgroup / "memory.max").write_text("max\n")
+    assert room.available() > 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gib", "expected"), [(64, 1000, 64), (2, 1000, 2), (64, 8, 3), (8, 1, 1), (1, 100, 1)]
+)
+def test_workers(monkeypatch: pytest.MonkeyPatch, cpus: int, gib: int, expected: int) -> None:
+    """A worker needs two guests' memory, here 2 x 1.3 GiB."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr(room, "available", lambda: gib * _GIB)
+    assert room.workers(Machine(memory="1G")) == expected
