@@ -18,6 +18,7 @@ from lab import image as images
 from lab import kernel
 from lab.agent import install
 from lab.agent.process import Process
+from lab.agent.trace import Recording, Trace
 from lab.cache import Cache
 from lab.condition import Condition
 from lab.config import DeviceModel, Lab, Machine
@@ -75,10 +76,12 @@ class Testbed:
     machine_name: str
     machine: Machine
     _stack: ExitStack
+    trace: Trace  # of what is asked of its processes from now on
+    made_ready: Recording  # what the lab did before
 
     def start_process(self, name: str = "agent") -> Process:
         """A new process under test. Close it, or use it in a `with`."""
-        return install.start(self.guest, name)
+        return install.start(self.guest, name, self.trace)
 
     def leftovers(self) -> list[str]:
         """What is not as it was when the guest was new.
@@ -243,7 +246,8 @@ class Cell:
             folder = self.folder.guest(number, self._worker)
             guest = stack.enter_context(boot(order, self._hypervisor, folder, deadline))
             install.push(guest, self.parts.agent)
-            hands = stack.enter_context(install.start(guest, "the lab's own agent"))
+            trace = Trace()
+            hands = stack.enter_context(install.start(guest, "the lab's own agent", trace))
             places = {role: Device(role, guest.addresses[role]) for role in guest.devices}
             for role, device in places.items():
                 if guest.devices[role].model is DeviceModel.PCI_BRIDGE:
@@ -260,4 +264,7 @@ class Cell:
                     device.set_driver(hands, driver)
             unused = Condition.of(hands, devices)
             end = stack.pop_all()
-            return Testbed(guest, hands, devices, unused, number, machine_name, machine, end)
+            return Testbed(
+                guest, hands, devices, unused, number, machine_name, machine, end,
+                trace, trace.take(),
+            )  # fmt: skip

@@ -13,6 +13,7 @@ from lab.agent.errors import AgentRefused, check
 from lab.agent.program import Arg, Buf, Call, Imm, Op, Program, ProgramResult, Result
 from lab.agent.protocol import FrameKind, decode_hello, decode_results, encode_program
 from lab.agent.syscalls import Syscall, name_of
+from lab.agent.trace import Began, Ended, Exchange, Trace
 
 InOut = bytearray | ctypes.Structure | ctypes.Union | ctypes.Array[Any]
 """A buffer that is updated in place with what the system call left in it."""
@@ -24,12 +25,24 @@ class Agent:
 
     `timeout` is for each call that brings none of its own, in seconds. Raises AgentDied or
     AgentTimeout when no agent answers at the other end of `transport`, which is closed then.
+    All that it does is taken down in `trace`.
     """
 
-    def __init__(self, transport: Transport, *, timeout: float = 30.0, name: str = "agent") -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout: float = 30.0,
+        name: str = "agent",
+        trace: Trace | None = None,
+    ) -> None:
         self.timeout = timeout
-        self._channel = Channel(transport, name, timeout)
-        self._running: Program | None = None
+        self._trace = trace or Trace(room=0)
+        self._pid = 0  # until it has said hello
+        self._channel = Channel(transport, name, timeout, self._ended)
+        self._pid = self._channel.hello.pid
+        self._trace.add(Began(self._pid, name))
+        self._running: Exchange | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +63,7 @@ class Agent:
     @property
     def pid(self) -> int:
         """In its own PID namespace."""
-        return self._channel.hello.pid
+        return self._pid
 
     @property
     def page_size(self) -> int:
@@ -76,11 +89,13 @@ class Agent:
         if self.alive and self._running:
             raise RuntimeError(f"{self.name} still runs a program")
         frame = encode_program(program)
-        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        exchange = Exchange(self._pid, program, time.monotonic(), len(frame))
+        deadline = exchange.sent + (self.timeout if timeout is None else timeout)
         with self._channel.use() as frames:
+            self._trace.add(exchange)
             frames.send(frame)
-        self._running = program
-        return Pending(partial(self._answered, program), partial(self._finish, program), deadline)
+        self._running = exchange
+        return Pending(partial(self._answered, exchange), partial(self._finish, exchange), deadline)
 
     def run(self, program: Program, *, timeout: float | None = None) -> ProgramResult:
         """Its results. Raises AgentTimeout, AgentDied or AgentRefused, as do all below."""
@@ -127,32 +142,43 @@ class Agent:
     def _execve(self, call: Call) -> Result | None:
         """How the call failed; None when a new agent has said hello in this one's place."""
         program = Program(setup=(call,))
+        frame = encode_program(program)
+        exchange = Exchange(self._pid, program, time.monotonic(), len(frame))
         with self._channel.use() as frames:
-            frames.send(encode_program(program))
-            kind, payload = frames.receive(time.monotonic() + self.timeout)
+            self._trace.add(exchange)
+            frames.send(frame)
+            kind, payload = frames.receive(exchange.sent + self.timeout)
             if kind == FrameKind.HELLO:
                 decode_hello(payload)
+                exchange.note = "a new agent"
                 return None
+            self._trace.answer(exchange, payload)
             return decode_results(program, payload).rounds[0].setup[0]
 
-    def _answered(self, program: Program, deadline: float) -> bool:
-        self._raise_if_taken(program)
+    def _ended(self, why: str) -> None:
+        if self._pid:
+            self._trace.add(Ended(self._pid, why, time.monotonic()))
+
+    def _answered(self, exchange: Exchange, deadline: float) -> bool:
+        self._raise_if_taken(exchange)
         with self._channel.use() as frames:
             return frames.begins(deadline)
 
-    def _finish(self, program: Program, deadline: float) -> ProgramResult:
-        self._raise_if_taken(program)
+    def _finish(self, exchange: Exchange, deadline: float) -> ProgramResult:
+        self._raise_if_taken(exchange)
         with self._channel.use() as frames:
             kind, payload = frames.receive(deadline)
             refusal = payload.decode(errors="replace") if kind == FrameKind.ERROR else None
-            result = None if refusal else decode_results(program, payload)
+            result = None if refusal else decode_results(exchange.program, payload)
         self._running = None
         if result is None:
+            exchange.note = f"refused: {refusal}"
             raise AgentRefused(f"{self.name} refused a program: {refusal}")
+        self._trace.answer(exchange, payload)
         return result
 
-    def _raise_if_taken(self, program: Program) -> None:
-        if self.alive and self._running is not program:
+    def _raise_if_taken(self, exchange: Exchange) -> None:
+        if self.alive and self._running is not exchange:
             raise RuntimeError("the results of this program were taken already")
 
 

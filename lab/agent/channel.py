@@ -2,7 +2,7 @@
 """The way to one agent and back: frames over a transport, deadlines, and how it ends."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -64,13 +64,17 @@ class Frames:
 class Channel:
     """An agent that said hello, until something goes wrong or `close`.
 
-    `name` is for messages, `timeout` for the hello, in seconds. Raises AgentDied or AgentTimeout
-    when no agent answers at the other end of `transport`, which is closed then.
+    `name` is for messages, `timeout` for the hello, in seconds. `ended` is told of its end, once,
+    and why. Raises AgentDied or AgentTimeout when no agent answers at the other end of `transport`,
+    which is closed then.
     """
 
-    def __init__(self, transport: Transport, name: str, timeout: float) -> None:
+    def __init__(
+        self, transport: Transport, name: str, timeout: float, ended: Callable[[str], None]
+    ) -> None:
         self.name = name
         self._transport = transport
+        self._ended = ended
         self._frames = Frames(transport)
         self._gone: str | None = None
         with self.use() as frames:
@@ -105,5 +109,7 @@ class Channel:
 
     def close(self, why: str) -> None:
         """End the agent; a second time does nothing. `why` is told to whoever asks it again."""
-        self._gone = self._gone or why
+        if self._gone is None:
+            self._gone = why
+            self._ended(why)
         self._transport.close()

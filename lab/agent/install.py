@@ -6,6 +6,7 @@ from pathlib import Path
 from lab.agent import build
 from lab.agent.build import FLAGS, SOURCE, compile_agent, compiler_path, find_compiler
 from lab.agent.process import Process
+from lab.agent.trace import Trace
 from lab.cache import Cache, hash_of_file
 from lab.guest import Guest
 
@@ -36,6 +37,6 @@ def push(guest: Guest, program: Path) -> None:
     guest.ssh.push(program, PLACE)
 
 
-def start(guest: Guest, name: str = "agent") -> Process:
+def start(guest: Guest, name: str = "agent", trace: Trace | None = None) -> Process:
     """A new process in the guest; close it, or use it in a `with`. Raises GuestLost, AgentDied."""
-    return Process(guest.ssh.start(PLACE), name=name)
+    return Process(guest.ssh.start(PLACE), name=name, trace=trace)

@@ -107,7 +107,7 @@ class Process(Agent):
             Syscall.GETDENTS64,
             (_FEW_ENTRIES, _PROBE_ENTRY),
         )
-        return sorted(name for name in _entry_names(entries) if name not in (".", ".."))
+        return sorted(name for name in entry_names(entries) if name not in (".", ".."))
 
     def exists(self, path: StrPath) -> bool:
         """Whether it leads somewhere; raises RemoteError when that cannot be told."""
@@ -153,7 +153,7 @@ class Process(Agent):
         return bytes(content)
 
 
-def _entry_names(entries: bytes) -> Iterator[str]:
+def entry_names(entries: bytes) -> Iterator[str]:
     """Of `struct linux_dirent64`s: see getdents64(2)."""
     position = 0
     while position < len(entries):
