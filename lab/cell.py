@@ -75,13 +75,14 @@ class Testbed:
     number: int
     machine_name: str
     machine: Machine
-    _stack: ExitStack
+    stretch: float  # what its kernel makes deadlines longer by
     trace: Trace  # of what is asked of its processes from now on
     made_ready: Recording  # what the lab did before
+    _stack: ExitStack
 
     def start_process(self, name: str = "agent") -> Process:
         """A new process under test. Close it, or use it in a `with`."""
-        return install.start(self.guest, name, self.trace)
+        return install.start(self.guest, name, self.trace, stretch=self.stretch)
 
     def leftovers(self) -> list[str]:
         """What is not as it was when the guest was new.
@@ -170,6 +171,7 @@ class Cell:
         self.machine_name = machine_of(lab, choice)
         self.machine = lab.machine(self.machine_name)
         self.parts = parts or Parts.make(lab, choice, cache, progress)
+        self.variant = lab.variant(self.parts.kernel.fragments)
         self.failures: list[BaseException] = []
         """What went wrong with guests that nobody had asked for, or at their end; complete once the
         cell has ended."""
@@ -232,7 +234,7 @@ class Cell:
         with self._counting:
             self._booted += 1
             number = self._booted
-        machine = self.lab.machine(machine_name)
+        machine = self.lab.machine(machine_name).fit_for(self.variant)
         order = Boot(
             machine,
             self.parts.kernel.bzimage,
@@ -241,13 +243,15 @@ class Cell:
             self.choice.qemu_arguments,
             self.parts.kernel.modules,
         )
-        deadline = Deadline.after(self.choice.boot_timeout)
+        stretch = self.variant.slower
+        deadline = Deadline.after(self.choice.boot_timeout * stretch)
         with ExitStack() as stack:
             folder = self.folder.guest(number, self._worker)
             guest = stack.enter_context(boot(order, self._hypervisor, folder, deadline))
             install.push(guest, self.parts.agent)
             trace = Trace()
-            hands = stack.enter_context(install.start(guest, "the lab's own agent", trace))
+            own = install.start(guest, "the lab's own agent", trace, stretch=stretch)
+            hands = stack.enter_context(own)
             places = {role: Device(role, guest.addresses[role]) for role in guest.devices}
             for role, device in places.items():
                 if guest.devices[role].model is DeviceModel.PCI_BRIDGE:
@@ -265,6 +269,15 @@ class Cell:
             unused = Condition.of(hands, devices)
             end = stack.pop_all()
             return Testbed(
-                guest, hands, devices, unused, number, machine_name, machine, end,
-                trace, trace.take(),
-            )  # fmt: skip
+                guest=guest,
+                hands=hands,
+                devices=devices,
+                unused=unused,
+                number=number,
+                machine_name=machine_name,
+                machine=machine,
+                stretch=stretch,
+                trace=trace,
+                made_ready=trace.take(),
+                _stack=end,
+            )

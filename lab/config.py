@@ -9,6 +9,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +30,19 @@ from lab.errors import ConfigurationError
 
 FILE = "lab.yaml"
 
+_UNITS = {"M": 1 << 20, "G": 1 << 30}
+
 
 class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def bytes_of(memory: str) -> int:
+    """What lab.yaml calls 1G, or 512M."""
+    return int(memory[:-1]) * _UNITS[memory[-1]]
+
+
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")]
 
 
 class Debian(Model):
@@ -108,6 +119,18 @@ class Kernel(Model):
         return value
 
 
+class Variant(Model):
+    """What a fragment costs the guests whose kernel has it.
+
+    Deadlines are `slower` times as long, a machine has at least so much `memory`, and
+    `command_line` are more words for the guest's kernel.
+    """
+
+    slower: Annotated[float, Field(ge=1.0)] = 1.0
+    memory: Memory | None = None
+    command_line: tuple[str, ...] = ()
+
+
 class Image(Model):
     """`recipe` is a folder with a recipe.yaml and an init."""
 
@@ -173,11 +196,18 @@ class Machine(Model):
     `command_line` are more words for the guest's kernel.
     """
 
-    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")] = "1G"
+    memory: Memory = "1G"
     cpus: Annotated[int, Field(ge=1, le=64)] = 2
     command_line: tuple[str, ...] = ()
     iommu: Iommu | None = None
     devices: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], Device] = {}
+
+    def fit_for(self, variant: Variant) -> "Machine":
+        """The same, with what a guest of that variant needs."""
+        least = variant.memory or self.memory
+        memory = max(self.memory, least, key=bytes_of)
+        words = (*self.command_line, *variant.command_line)
+        return self.model_copy(update={"memory": memory, "command_line": words})
 
 
 class Suite(Model):
@@ -201,6 +231,7 @@ class Content(Model):
 
     debian: Debian
     kernels: dict[str, Kernel]
+    variants: dict[str, Variant] = {}
     images: dict[str, Image]
     machines: dict[str, Machine]
     suites: dict[str, Suite]
@@ -215,6 +246,7 @@ class Lab:
         self._document = document
         self.debian = model.debian
         self.kernels: Mapping[str, Kernel] = model.kernels
+        self.variants: Mapping[str, Variant] = model.variants
         self.images: Mapping[str, Image] = model.images
         self.machines: Mapping[str, Machine] = model.machines
         self.suites: Mapping[str, Suite] = model.suites
@@ -264,6 +296,15 @@ class Lab:
         """The names of all fragments."""
         return sorted(p.stem for p in (self.root / "kernels" / "fragments").glob("*.config"))
 
+    def variant(self, fragments: Iterable[str]) -> Variant:
+        """What a kernel of these fragments costs, all together."""
+        parts = [self.variants[name] for name in fragments if name in self.variants]
+        return Variant(
+            slower=prod(part.slower for part in parts),
+            memory=max((part.memory for part in parts if part.memory), key=bytes_of, default=None),
+            command_line=tuple(word for part in parts for word in part.command_line),
+        )
+
     def machine(self, name: str) -> Machine:
         """A machine by its name."""
         return self.machines[known("machine", name, self.machines)]
@@ -295,6 +336,8 @@ class Lab:
             if isinstance(kernel.source, PackageSource | DebSource) and kernel.source.suite:
                 where = ("kernels", name, "source", "suite")
                 self._check(where, kernel.source.suite, self.debian.suites)
+        for name in self.variants:
+            self._check(("variants", name), name, self.fragments())
         for name, machine in self.machines.items():
             self._check_machine(name, machine)
         for name, suite in self.suites.items():
@@ -356,6 +399,6 @@ def _perhaps(name: str, names: Iterable[str]) -> str:
 
 def _keys_near(loc: tuple[str | int, ...]) -> list[str]:
     """Every key that any model knows: enough to see a slip of the finger."""
-    models = (Content, Debian, Kernel, Image, Iommu, Device, Machine, Suite, Run)
+    models = (Content, Debian, Kernel, Variant, Image, Iommu, Device, Machine, Suite, Run)
     models_of_sources = (PackageSource, GitSource, TarballSource, DebSource)
     return [field for m in (*models, *models_of_sources) for field in m.model_fields] if loc else []

@@ -4,16 +4,15 @@
 import os
 from pathlib import Path
 
-from lab.config import Machine
+from lab.config import Machine, bytes_of
 
 OVERHEAD = 300 << 20  # bytes that QEMU takes beside the guest's memory
-_UNITS = {"M": 1 << 20, "G": 1 << 30}
 _CGROUP = Path("/sys/fs/cgroup")  # of a container, which sees only its own
 
 
 def memory_of(machine: Machine) -> int:
     """Bytes that one guest may come to take."""
-    return int(machine.memory[:-1]) * _UNITS[machine.memory[-1]] + OVERHEAD
+    return bytes_of(machine.memory) + OVERHEAD
 
 
 def available() -> int:

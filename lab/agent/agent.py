@@ -23,9 +23,10 @@ Argument = int | bytes | InOut
 class Agent:
     """What makes the calls of one process in the guest, which ends when it is closed.
 
-    `timeout` is for each call that brings none of its own, in seconds. Raises AgentDied or
-    AgentTimeout when no agent answers at the other end of `transport`, which is closed then.
-    All that it does is taken down in `trace`.
+    `timeout` is for each call that brings none of its own, in seconds; in a guest that is slower
+    than others every timeout is `stretch` times as long. Raises AgentDied or AgentTimeout when no
+    agent answers at the other end of `transport`, which is closed then. All that it does is taken
+    down in `trace`.
     """
 
     def __init__(
@@ -33,13 +34,15 @@ class Agent:
         transport: Transport,
         *,
         timeout: float = 30.0,
+        stretch: float = 1.0,
         name: str = "agent",
         trace: Trace | None = None,
     ) -> None:
         self.timeout = timeout
+        self._stretch = stretch
         self._trace = trace or Trace(room=0)
         self._pid = 0  # until it has said hello
-        self._channel = Channel(transport, name, timeout, self._ended)
+        self._channel = Channel(transport, name, timeout * stretch, self._ended)
         self._pid = self._channel.hello.pid
         self._trace.add(Began(self._pid, name))
         self._running: Exchange | None = None
@@ -90,7 +93,7 @@ class Agent:
             raise RuntimeError(f"{self.name} still runs a program")
         frame = encode_program(program)
         exchange = Exchange(self._pid, program, time.monotonic(), len(frame))
-        deadline = exchange.sent + (self.timeout if timeout is None else timeout)
+        deadline = self._after(self.timeout if timeout is None else timeout)
         with self._channel.use() as frames:
             self._trace.add(exchange)
             frames.send(frame)
@@ -147,13 +150,17 @@ class Agent:
         with self._channel.use() as frames:
             self._trace.add(exchange)
             frames.send(frame)
-            kind, payload = frames.receive(exchange.sent + self.timeout)
+            kind, payload = frames.receive(self._after(self.timeout))
             if kind == FrameKind.HELLO:
                 decode_hello(payload)
                 exchange.note = "a new agent"
                 return None
             self._trace.answer(exchange, payload)
             return decode_results(program, payload).rounds[0].setup[0]
+
+    def _after(self, seconds: float) -> float:
+        """That many seconds from now, as long as they are in this guest."""
+        return time.monotonic() + seconds * self._stretch
 
     def _ended(self, why: str) -> None:
         if self._pid:

@@ -37,6 +37,9 @@ def push(guest: Guest, program: Path) -> None:
     guest.ssh.push(program, PLACE)
 
 
-def start(guest: Guest, name: str = "agent", trace: Trace | None = None) -> Process:
-    """A new process in the guest; close it, or use it in a `with`. Raises GuestLost, AgentDied."""
-    return Process(guest.ssh.start(PLACE), name=name, trace=trace)
+def start(
+    guest: Guest, name: str = "agent", trace: Trace | None = None, *, stretch: float = 1.0
+) -> Process:
+    """A new process in the guest; close it, or use it in a `with`. `stretch` is that of its
+    timeouts. Raises GuestLost, AgentDied."""
+    return Process(guest.ssh.start(PLACE), name=name, trace=trace, stretch=stretch)

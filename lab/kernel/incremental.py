@@ -173,6 +173,7 @@ class _WorkPlace:
         return {
             "name": series.name,
             "base": {"name": self.base.kernel.name, "key": self.base.kernel.key},
+            "fragments": list(self.base.kernel.fragments),
             "source": dict(self.base.plan.identity.provenance),
             "series": {
                 "file": series.file,

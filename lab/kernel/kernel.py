@@ -27,3 +27,8 @@ class Kernel:
     key: str
     provenance: Mapping[str, Any]
     modules: Path | None = None
+
+    @property
+    def fragments(self) -> tuple[str, ...]:
+        """The names of those it was configured with; none where the lab did not."""
+        return tuple(self.provenance.get("fragments", ()))

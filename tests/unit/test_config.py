@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.config import DeviceModel, GitSource, Lab, PackageSource
+from lab.config import DeviceModel, GitSource, Lab, PackageSource, Variant
 from lab.errors import ConfigurationError
 
 GOOD = """\
@@ -101,6 +101,17 @@ def test_a_lab_is_read_with_its_defaults(folder: Path) -> None:
             "    fragments: [boot, vfio]\n", "",
             "lab.yaml:3: kernels.v6.12: expected one fragment at least",
             id="missing key",
+        ),
+        pytest.param(
+            "debian: {", "variants: {kasan: {slower: 0.5}}\ndebian: {",
+            "lab.yaml:1: variants.kasan.slower: Input should be greater than or equal to 1",
+            id="a variant that is faster",
+        ),
+        pytest.param(
+            "debian: {", "variants: {kassan: {slower: 2}}\ndebian: {",
+            "lab.yaml:1: variants.kassan: 'kassan' is not known; expected one of "
+            "boot, kasan, vfio (did you mean 'kasan'?)",
+            id="a variant without a fragment",
         ),
         pytest.param(
             "compiler: clang", "compiler: tcc",
@@ -315,6 +326,35 @@ def test_no_lab_anywhere_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -
 def test_a_kernel_can_be_written_as_json(folder: Path) -> None:
     written = Lab.load(folder).kernels["mine"].model_dump(mode="json", warnings="error")
     assert written["source"] == {"git": "linux", "ref": "HEAD"}
+
+
+def test_what_several_variants_cost_adds_up(folder: Path) -> None:
+    (folder / "kernels" / "fragments" / "lockdep.config").touch()
+    costs = """\
+variants:
+  kasan: {slower: 3, memory: 2G, command_line: [kasan_multi_shot]}
+  lockdep: {slower: 1.5, command_line: [quiet]}
+"""
+    (folder / "lab.yaml").write_text(costs + GOOD)
+    lab = Lab.load(folder)
+    both = lab.variant(["boot", "vfio", "kasan", "lockdep"])
+    assert both.slower == 4.5
+    machine = lab.machine("vtd").fit_for(both)
+    assert machine.memory == "2G"
+    assert machine.command_line == ("kasan_multi_shot", "quiet")
+    assert machine.devices == lab.machine("vtd").devices
+
+
+def test_what_no_variant_has_said_costs_nothing(folder: Path) -> None:
+    lab = Lab.load(folder)
+    assert lab.variant(["boot", "kasan"]) == Variant()
+    assert lab.machine("vtd").fit_for(Variant()) == lab.machine("vtd")
+
+
+def test_a_machine_with_more_memory_than_a_variant_wants_keeps_it(folder: Path) -> None:
+    machine = Lab.load(folder).machine("vtd").model_copy(update={"memory": "4G"})
+    assert machine.fit_for(Variant(memory="2048M")).memory == "4G"
+    assert machine.fit_for(Variant(memory="5000M")).memory == "5000M"
 
 
 def test_a_suite_may_want_a_machine_of_its_own(folder: Path) -> None:

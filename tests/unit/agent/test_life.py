@@ -121,6 +121,13 @@ def test_a_call_that_takes_too_long_ends_the_process(connect: Connect) -> None:
         process.syscall(Syscall.GETPID)
 
 
+def test_a_slower_guest_has_more_time_for_each_call(connect: Connect) -> None:
+    process = Process(connect(), stretch=8.0)
+    process.batch([Delay(300_000_000)], timeout=0.1)
+    with pytest.raises(AgentTimeout):
+        process.batch([Delay(2_000_000_000)], timeout=0.1)
+
+
 def test_a_pending_program_can_be_asked_and_waited_for(process: Process) -> None:
     pending = process.start(Program(setup=(Delay(50_000_000),)))
     assert not pending.done()
