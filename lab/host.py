@@ -124,10 +124,23 @@ def _compilers(lab: Lab, cache: Cache) -> Iterator[Finding]:
             )
         else:
             yield Finding(compiler, Mark.OK, version)
+            if compiler in wanted:
+                yield _sanitizers(compiler)
     if shutil.which("musl-gcc"):
         yield Finding("musl-gcc", Mark.OK, "links the agent")
     if shutil.which("ccache"):
         yield Finding("ccache", Mark.OK, run(["ccache", "--version"])[0])
+
+
+def _sanitizers(compiler: str) -> Finding:
+    name = f"{compiler} sanitizers"
+    able = toolchain.sanitizers(compiler)
+    found = ", ".join(each for each in able if able[each]) or "none"
+    if all(able.values()):
+        return Finding(name, Mark.OK, found)
+    lost = " ".join(f"+{each}" for each in able if not able[each])
+    cost = f"kernels with {lost} cannot be built with it"
+    return Finding(name, Mark.COSTS, found, cost, f"take a newer {compiler}: kcsan needs gcc 11")
 
 
 def _qemu(lab: Lab, given: Path | None, cache: Cache) -> Iterator[Finding]:

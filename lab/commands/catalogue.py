@@ -19,6 +19,7 @@ from lab.cache import Cache
 from lab.config import DebSource, GitSource, Iommu, Kernel, Lab, Machine, PackageSource
 from lab.contract import rule, rules
 from lab.errors import InfrastructureError, LabError
+from lab.kernel import fragment
 from lab.results.explain import explain, listing
 from lab.results.layout import line
 
@@ -112,6 +113,7 @@ def show(lab: Lab, *, as_json: bool) -> None:
         return
     console = Console()
     _show_kernels(console, lab, kernels)
+    _show_variants(console, lab, kernels)
     for name, machine in lab.machines.items():
         _show_machine(console, name, machine, chosen=name == lab.run.machine)
     _show_images(console, lab, images)
@@ -160,10 +162,18 @@ def _show_kernels(console: Console, lab: Lab, kernels: Sequence[KernelState]) ->
         chosen = found.name == default and not extra
         table.add_row(_name(found.name, chosen), _source(found.described), fragments, found.state)
     console.print(table)
-    behind = [name for name in lab.fragments() if name not in _used(kernels)]
-    if behind:
-        line(console, Text(f"with +FRAGMENT behind a name: {' '.join(behind)}", "dim"))
     line(console, Text("or a path, or deb:PACKAGE for any kernel that Debian built", "dim"))
+
+
+def _show_variants(console: Console, lab: Lab, kernels: Sequence[KernelState]) -> None:
+    table = _table("variant", "what it adds to a kernel, or takes from it", "slower")
+    for name in lab.fragments():
+        if name not in _used(kernels):
+            slower = f"{lab.variants[name].slower:g}" if name in lab.variants else ""
+            table.add_row(_name(f"+{name}", False), fragment.meaning(lab.fragment(name)), slower)
+    if table.row_count:
+        console.print()
+        console.print(table)
 
 
 def _used(kernels: Sequence[KernelState]) -> set[str]:
@@ -261,7 +271,8 @@ def _json(
             }
             for found in kernels
         },
-        "fragments": lab.fragments(),
+        "fragments": {name: fragment.meaning(lab.fragment(name)) for name in lab.fragments()},
+        "variants": {name: each.model_dump(mode="json") for name, each in lab.variants.items()},
         "machines": {
             name: machine.model_dump(mode="json") for name, machine in lab.machines.items()
         },

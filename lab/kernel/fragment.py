@@ -63,6 +63,12 @@ def read(file: Path) -> list[Wish]:
     return wishes
 
 
+def meaning(file: Path) -> str:
+    """What a fragment is for: the first line of its comments that is not the licence's."""
+    comments = (line[1:].strip() for line in file.read_text().splitlines() if line[:1] == "#")
+    return next((text for text in comments if text and not text.startswith("SPDX-")), "")
+
+
 def merge(fragments: Iterable[Sequence[Wish]]) -> list[Wish]:
     """One wish a symbol: the last one counts, within a fragment and across them."""
     merged: dict[str, Wish] = {}

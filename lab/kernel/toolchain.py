@@ -3,7 +3,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +12,19 @@ from lab.errors import InfrastructureError
 from lab.proc import CommandError, run
 
 _LINKERS = {"gcc": "ld", "clang": "ld.lld"}
+# What Kconfig asks a compiler for, by the fragment that needs it: lib/Kconfig.{kasan,kcsan,ubsan}.
+_SANITIZERS = {
+    "gcc": {
+        "kasan": ["-fsanitize=kernel-address"],
+        "kcsan": ["-fsanitize=thread", "--param", "tsan-distinguish-volatile=1"],
+        "ubsan": ["-fsanitize=bounds-strict", "-fsanitize=shift,bool,enum"],
+    },
+    "clang": {
+        "kasan": ["-fsanitize=kernel-address"],
+        "kcsan": ["-fsanitize=thread", "-mllvm", "-tsan-distinguish-volatile=1"],
+        "ubsan": ["-fsanitize=array-bounds", "-fsanitize=shift,bool,enum"],
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,19 @@ def find(compiler: str, cache: Cache) -> Toolchain:
     toolchain = Toolchain(compiler, _version(files[compiler]), _version(files[linker]))
     cache.remember("toolchain", asked, asdict(toolchain))
     return toolchain
+
+
+def sanitizers(compiler: str) -> Mapping[str, bool]:
+    """Whether the host's compiler can do what a fragment needs, by the fragment's name."""
+    return {name: _can(compiler, words) for name, words in _SANITIZERS[compiler].items()}
+
+
+def _can(compiler: str, words: Sequence[str]) -> bool:
+    try:
+        run([compiler, *words, "-x", "c", "-c", "/dev/null", "-o", "/dev/null"])
+    except CommandError:
+        return False
+    return True
 
 
 def _file(name: str) -> Path:

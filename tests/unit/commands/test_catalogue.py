@@ -22,6 +22,7 @@ kernels:
   mine: {source: {git: no-such-tree}, fragments: [boot], compiler: clang}
   ball: {source: {tarball: linux.tar.xz}, fragments: [boot]}
   debian: {source: {deb: linux-image-amd64}}
+variants: {kasan: {slower: 3}}
 images: {minimal: {recipe: images/minimal}}
 machines:
   vtd:
@@ -35,6 +36,7 @@ machines:
 suites: {contract: {tests: tests}, later: {tests: tests/later}}
 run: {kernel: v6.12, machine: vtd, suites: [contract]}
 """
+KASAN = "# SPDX-License-Identifier: GPL-2.0-only\n# memory errors\n\n# what else\nCONFIG_KASAN=y\n"
 RECIPE = "{suites: [bookworm], packages: [busybox-static]}"
 TESTS = """
 import pytest
@@ -67,8 +69,9 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     (root / "lab.yaml").write_text(LAB)
     (root / "images/minimal/recipe.yaml").write_text(RECIPE)
     (root / "images/minimal/init").touch()
-    for name in ("boot", "vfio", "kasan"):
+    for name in ("boot", "vfio"):
         (root / f"kernels/fragments/{name}.config").touch()
+    (root / "kernels/fragments/kasan.config").write_text(KASAN)
     # pytest keeps modules by name: each lab has its own
     (root / f"tests/test_{uuid.uuid4().hex}.py").write_text(TESTS)
     return Lab.load(root)
@@ -128,7 +131,8 @@ def test_everything_of_the_lab_is_shown(lab: Lab, capsys: pytest.CaptureFixture[
         "not fetched yet",
         "debian linux-image-amd64",
         "built by Debian",
-        "with +FRAGMENT behind a name: kasan vfio",
+        "+kasan memory errors 3 ",
+        "+vfio ",
         "deb:PACKAGE",
         "machine vtd * 2G, 2 CPUs, intel IOMMU (48 bits, interrupt remapping, scalable)",
         "igb0 igb, if QEMU has it",

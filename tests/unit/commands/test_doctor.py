@@ -288,6 +288,18 @@ def test_clang_is_optional_and_gcc_is_not(machine: Host, examined: Callable[[], 
     assert (status, found["gcc"]["mark"]) == (2, "missing")
 
 
+def test_a_sanitizer_that_the_compiler_lacks_costs_its_variant(
+    machine: Host, examined: Callable[[], Any]
+) -> None:
+    status, found = examined()
+    assert (status, found["gcc sanitizers"]["found"]) == (0, "kasan, kcsan, ubsan")
+    machine.program("gcc", 'case "$*" in *thread*) exit 1 ;; esac; echo gcc 10.2.1')
+    status, found = examined()
+    assert (status, found["gcc sanitizers"]["mark"]) == (0, "costs")
+    assert found["gcc sanitizers"]["found"] == "kasan, ubsan"
+    assert "+kcsan cannot be built" in found["gcc sanitizers"]["cost"]
+
+
 def test_a_kernel_that_is_not_built_costs_its_build(
     machine: Host, examined: Callable[[], Any]
 ) -> None:

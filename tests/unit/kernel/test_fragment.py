@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import ConfigurationError
-from lab.kernel.fragment import Wish, merge, read, text_of, values_of
+from lab.kernel.fragment import Wish, meaning, merge, read, text_of, values_of
 
 
 def wish(value: str) -> Wish:
@@ -18,6 +18,14 @@ def test_a_fragment_asks_for_values_and_for_absence(tmp_path: Path) -> None:
     file.write_text('# why\nCONFIG_A=y\n\n# CONFIG_B is not set\nCONFIG_C="a b"\nCONFIG_D=0x10\n')
     found = [(wish.symbol, wish.value, wish.line) for wish in read(file)]
     assert found == [("A", "y", 2), ("B", "n", 4), ("C", '"a b"', 5), ("D", "0x10", 6)]
+
+
+def test_its_first_comment_says_what_it_is_for(tmp_path: Path) -> None:
+    file = tmp_path / "a.config"
+    file.write_text("# SPDX-License-Identifier: GPL-2.0-only\n# Why.\n# And how.\nCONFIG_A=y\n")
+    assert meaning(file) == "Why."
+    file.write_text("CONFIG_A=y\n")
+    assert meaning(file) == ""
 
 
 @pytest.mark.parametrize("line", ["CONFIG_A", "CONFIG_A y", "A=y", "# CONFIG_A is unset"])
