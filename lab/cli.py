@@ -424,8 +424,12 @@ def execute_(
 @app.command()
 def bench(
     what: Annotated[
-        str, typer.Argument(help="agent: a round trip; boot: to the first test; series: a patch.")
-    ],
+        str | None,
+        typer.Argument(
+            help="boot: to an agent, and to the first test; agent: a round trip; pool: the wait "
+            "for a new guest; workers: one and more; series: a patch. None: the first four."
+        ),
+    ] = None,
     lab_folder: LabFolder = None,
     kernel: Kernel = None,
     machine: Machine = None,

@@ -1,32 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From the command to the first test's call, beside QEMU's start to a served login."""
+"""From the command to the first test's call, beside QEMU that is started by hand."""
 
-import json
-import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lab.bench import runs
+from lab.bench.byhand import login_by_hand
 from lab.bench.figures import Measured
 from lab.cache import Cache
 from lab.cell import Cell, Choice
 from lab.config import Lab
-from lab.errors import InfrastructureError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
+
+_ONE = ("--rule", "OWN-2", "--mode", "iommufd")  # one test that is over at once
 
 
 def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
     """`rounds` of each, by default 5."""
-    floor = Measured("QEMU alone, to a login")
+    init = Measured("QEMU by hand, to init")
+    floor = Measured("QEMU by hand, to a login")
+    agent = Measured("a guest, to its agent", floor.name)
     whole = Measured("command to the first test", floor.name)
     for number in range((rounds or 5) + 1):
-        login, first = login_seconds(lab, choice), _first_call(lab, choice)
-        if number:  # the first pair warms the host's caches up
-            floor.values.append(login)
+        with TemporaryDirectory(prefix="vfio-lab-bench-") as folder:
+            place = RunFolder(Path(folder))
+            with Cell(lab, choice, Cache.of_user(), Progress(), place) as cell:
+                started = time.perf_counter()
+                guest = cell.testbed().guest.folder
+                ready = time.perf_counter() - started
+            by_hand = login_by_hand(guest)
+        first = runs.of(lab, choice, _ONE).figures["first_call_seconds"]
+        if number:  # the first round warms the host's caches up
+            init.values.append(by_hand.init)
+            floor.values.append(by_hand.login)
+            agent.values.append(ready)
             whole.values.append(first)
-    return floor, whole
+    return init, floor, agent, whole
 
 
 def login_seconds(lab: Lab, choice: Choice) -> float:
@@ -36,16 +48,3 @@ def login_seconds(lab: Lab, choice: Choice) -> float:
         Cell(lab, choice, Cache.of_user(), Progress(), RunFolder(Path(folder))) as cell,
     ):
         return cell.testbed().guest.seconds["login"]
-
-
-def _first_call(lab: Lab, choice: Choice) -> float:
-    with TemporaryDirectory(prefix="vfio-lab-bench-") as folder:
-        argv = [sys.executable, "-P", "-m", "lab", "run", "--lab", str(lab.root), "--json"]
-        argv += ["--out", f"{folder}/run", "--rule", "OWN-2", "--mode", "iommufd"]
-        argv += ["--kernel", choice.kernel] if choice.kernel else []
-        argv += ["--machine", choice.machine] if choice.machine else []
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InfrastructureError(f"a run failed while it was measured:\n{done.stderr[-2000:]}")
-    seconds: float = json.loads(done.stdout)["figures"]["first_call_seconds"]
-    return seconds

@@ -3,32 +3,37 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+_SHORT = 0.1  # seconds; below it they are shown as milliseconds
+
 
 @dataclass(frozen=True)
 class Measured:
-    """One thing, measured several times, in seconds. `floor` names what it is to be seen beside,
+    """One thing, measured several times, in `unit`. `floor` names what it is to be seen beside,
     None for a floor, or a part of which nobody knows how fast it could be."""
 
     name: str
     floor: str | None = None
     values: list[float] = field(default_factory=list)
+    unit: str = "s"
 
     @property
     def median(self) -> float:
         return statistics.median(self.values)
 
 
-def show(title: str, measured: Sequence[Measured], *, as_json: bool) -> None:
-    """Print them, each with its ratio to its floor."""
+def figures(measured: Sequence[Measured]) -> Mapping[str, Mapping[str, Any]]:
+    """For a script: by name, each with its ratio to its floor."""
     medians = {each.name: each.median for each in measured}
-    rows = {
+    return {
         each.name: {
+            "unit": each.unit,
             "runs": len(each.values),
             "minimum": min(each.values),
             "median": each.median,
@@ -38,18 +43,31 @@ def show(title: str, measured: Sequence[Measured], *, as_json: bool) -> None:
         }
         for each in measured
     }
-    if as_json:
-        print(json.dumps({"benchmark": title, "unit": "s", "figures": rows}, indent=1))
-        return
-    unit, scale = ("seconds", 1) if min(medians.values()) > 0.1 else ("milliseconds", 1000)
-    table = Table(title=f"bench {title}, {unit}", title_justify="left")
+
+
+def print_json(benchmarks: Mapping[str, Sequence[Measured]]) -> None:
+    """All of them as one document."""
+    content = [
+        {"benchmark": title, "figures": figures(measured)} for title, measured in benchmarks.items()
+    ]
+    print(json.dumps(content[0] if len(content) == 1 else content, indent=1))
+
+
+def show(title: str, measured: Sequence[Measured]) -> None:
+    """A table of them."""
+    medians = {each.name: each.median for each in measured}
+    table = Table(title=f"bench {title}", title_justify="left")
     table.add_column("measured")
-    for column in ("runs", "minimum", "median", "maximum", "ratio"):
-        table.add_column(column, justify="right")
+    for column in ("runs", "minimum", "median", "maximum", "", "ratio"):
+        table.add_column(column, justify="left" if not column else "right")
     table.add_column("to")
     for each in measured:
-        seconds = (min(each.values), each.median, max(each.values))
-        times = [f"{scale * value:.2f}" for value in seconds]
+        short = each.unit == "s" and each.median < _SHORT
+        times = [
+            f"{value * 1000 if short else value:.2f}"
+            for value in (min(each.values), each.median, max(each.values))
+        ]
         ratio = f"{each.median / medians[each.floor]:.2f}" if each.floor else ""
-        table.add_row(each.name, str(len(each.values)), *times, ratio, each.floor or "")
+        unit = "ms" if short else each.unit
+        table.add_row(each.name, str(len(each.values)), *times, unit, ratio, each.floor or "")
     Console().print(table)

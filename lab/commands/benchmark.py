@@ -3,22 +3,31 @@
 
 from collections.abc import Callable, Sequence
 
-from lab.bench import agent, boot, series
-from lab.bench.figures import Measured, show
+from lab.bench import agent, boot, pool, series, workers
+from lab.bench.figures import Measured, print_json, show
 from lab.cell import Choice
 from lab.config import Lab, known
 
 _BENCHMARKS: dict[str, Callable[[Lab, Choice, int], Sequence[Measured]]] = {
-    "agent": agent.measure,
     "boot": boot.measure,
+    "agent": agent.measure,
+    "pool": pool.measure,
+    "workers": workers.measure,
     "series": series.measure,
 }
+_ALL = ("boot", "agent", "pool", "workers")  # of what takes minutes each
 
 
-def measure(lab: Lab, choice: Choice, what: str, rounds: int, *, as_json: bool) -> None:
-    """Run one benchmark and print its figures. Raises ConfigurationError for an unknown one."""
-    show(
-        what,
-        _BENCHMARKS[known("benchmark", what, _BENCHMARKS)](lab, choice, rounds),
-        as_json=as_json,
-    )
+def measure(lab: Lab, choice: Choice, what: str | None, rounds: int, *, as_json: bool) -> None:
+    """Run one benchmark, or those that say what guests and tests cost, and print the figures.
+
+    Raises ConfigurationError for an unknown one.
+    """
+    names = [known("benchmark", what, _BENCHMARKS)] if what else _ALL
+    found = {}
+    for name in names:
+        found[name] = _BENCHMARKS[name](lab, choice, rounds)
+        if not as_json:
+            show(name, found[name])
+    if as_json:
+        print_json(found)

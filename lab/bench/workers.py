@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The contract in one mode with one worker, and with more."""
+
+import os
+from collections.abc import Sequence
+
+from lab.bench import runs
+from lab.bench.figures import Measured
+from lab.cell import Choice
+from lab.config import Lab
+
+_MODE = ("--mode", "iommufd")
+
+
+def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
+    """`rounds` of each, by default 1: with one worker, two, and as many as there are processors."""
+    numbers = sorted({1, 2, len(os.sched_getaffinity(0))})
+    measured = {
+        number: Measured(
+            f"tests a minute, {number} worker{'s' if number > 1 else ''}",
+            None if number == 1 else "tests a minute, 1 worker",
+            unit="/min",
+        )
+        for number in numbers
+    }
+    for _ in range(rounds or 1):
+        for number, each in measured.items():
+            record = runs.of(lab, choice, [*_MODE, "-n", str(number)])
+            each.values.append(60 * len(record.tests) / record.seconds)
+    return list(measured.values())
