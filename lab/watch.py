@@ -5,9 +5,9 @@ import pytest
 
 from lab.cell import Testbed
 from lab.errors import GuestLost, LabError
-from lab.guest import splats
 from lab.results.judge import Judgement, judge
 from lab.results.verdict import Verdict
+from lab.splats import find
 from lab.worker import Worker
 
 
@@ -102,7 +102,7 @@ class Watch:
 
     def _afterwards(self, testbed: Testbed, so_far: Judgement) -> Judgement:
         """What the test did not see itself: splats, and what it has left behind."""
-        found = splats.find(testbed.guest.printed_since(self._console_start))
+        found = find(testbed.guest.printed_since(self._console_start), stamped=True)
         texts = tuple(splat.text for splat in found)
         if not testbed.guest.alive:
             lost = testbed.guest.why_lost("right after the test")

@@ -16,7 +16,6 @@ from lab.config import Lab, known
 from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.errors import GuestLost, LabError
-from lab.guest import splats
 from lab.programs import compile as compiling
 from lab.programs import run as running
 from lab.programs.ktap import Outcome
@@ -27,6 +26,7 @@ from lab.results.replay import EXEC
 from lab.results.terminal import report
 from lab.results.verdict import Verdict
 from lab.session import Session
+from lab.splats import find
 
 SUITE = "exec"
 
@@ -98,7 +98,7 @@ def _run(session: Session, order: Order, show: int) -> None:
     began = time.monotonic()
     records = list(_attempt(order, testbed, argv, environment, show))
     seconds = time.monotonic() - began
-    reports = splats.find(testbed.guest.printed_since(start))
+    reports = find(testbed.guest.printed_since(start), stamped=True)
     if reports and not any(record.verdict.is_trouble for record in records):
         words = "; ".join(f"the kernel reported: {splat.title}" for splat in reports)
         records = [record for record in records if record.id != order.program.name]

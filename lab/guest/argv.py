@@ -23,6 +23,7 @@ CARD = "romfile=,event_idx=off"
 
 COMMAND_LINE = (
     "console=ttyS0",
+    "printk.time=1",  # what bears no time is a program's, and no splat
     # With -no-reboot a panic ends QEMU at once; an oops in a system call would leave its locks
     # held and every later test hanging, so it is a panic too.
     "panic=-1",

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from lab.config import Device
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
-from lab.guest import apic, splats
+from lab.guest import apic
 from lab.guest.accel import Accelerator, Memory
 from lab.guest.argv import INITRAMFS, Boot, arguments, present, script
 from lab.guest.keys import Keys
 from lab.guest.launch import Running, launch
 from lab.guest.loop import Loop
 from lab.guest.qemu import Qemu
+from lab.splats import Kind, find
 
 if TYPE_CHECKING:
     from lab.guest.ssh import Connection
@@ -247,14 +248,16 @@ def _await_ready(running: Running, accelerator: Accelerator, deadline: Deadline)
 
 def _lost(running: Running, what: str, last_act: str) -> GuestLost:
     console = running.console
-    reports = splats.find(console.text())
-    if reports:
-        what = f"{what}: {reports[0].title}"
+    splats = [s for s in find(console.text(), stamped=True) if s.kind is not Kind.DMA_FAULT]
+    # A test may have provoked others before.
+    splat = next((s for s in splats if s.is_fatal), splats[-1] if splats else None)
+    if splat:
+        what = f"{what}: {splat.title}"
     lines = console.tail() or "    (it printed nothing)"
     return GuestLost(
         f"{last_act}: {what}; the last lines of its console:\n{lines}",
         hint=f"all of it is in {console.path}",
-        splat=reports[0].text if reports else None,
+        splat=splat.text if splat else None,
     )
 
 

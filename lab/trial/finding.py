@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lab.guest import splats
 from lab.kernel import Kernel
 from lab.kernel.series import Series
 from lab.results.compare import Comparison, Pair
 from lab.results.record import RunRecord, Trouble
 from lab.results.verdict import Verdict
+from lab.splats import find
 from lab.trial.culprit import Culprit
 from lab.trial.speed import Change
 
@@ -75,7 +75,7 @@ class Finding:
     """The verdict on a series.
 
     `crash` is why its kernel does not boot, empty where it does; then nothing is compared.
-    `confirmations` are by the test's id; `splats` are the kinds of the kernel's reports that the
+    `confirmations` are by the test's id; `splats` are the titles of the kernel's reports that the
     base did not bring; `warnings` the compiler's own that are new, None where nobody
     knows, as `speed` is where it could not be measured.
     """
@@ -176,10 +176,10 @@ def subject_of(patch: bytes) -> str:
 
 
 def splats_of(record: RunRecord) -> list[str]:
-    """The kinds of the kernel's own reports in a run, each once, in order."""
+    """The titles of the kernel's own reports in a run, each once, in order."""
     texts = [text for test in record.tests for text in test.splats]
     texts += [text for trouble in record.trouble for text in trouble.splats]
-    return list(dict.fromkeys(splat.kind for text in texts for splat in splats.find(text)))
+    return list(dict.fromkeys(splat.title for text in texts for splat in find(text)))
 
 
 def _bits(kernel: Kernel) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from email.utils import getaddresses
 from typing import Any
 
 from lab.contract import Flow, Mode, rules
-from lab.guest import splats
 from lab.kernel.series import Letter
 from lab.results.compare import Pair
 from lab.results.record import TestRecord
 from lab.results.text import printable
 from lab.results.verdict import Verdict
+from lab.splats import find
 from lab.trial.finding import Finding
 
 # Lines are not folded: a folded message id is none. Names in headers become encoded words.
@@ -302,9 +302,7 @@ def _evidence(answer: Answer, test: TestRecord) -> Iterator[str]:
 
 def _console(answer: Answer) -> str:
     lines = printable(answer.console).strip().splitlines()
-    shown = next(
-        (splat.text.splitlines()[:_SPLAT] for splat in splats.find("\n".join(lines))), None
-    )
+    shown = next((splat.text.splitlines()[:_SPLAT] for splat in find("\n".join(lines))), None)
     if shown:
         return _cut("The kernel printed:", shown)
     return _cut("The last lines on the console were:", lines[-_CONSOLE:])

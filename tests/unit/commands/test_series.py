@@ -386,7 +386,7 @@ def test_junit_says_what_the_exit_status_says(
 def test_a_new_report_of_the_kernel(bench: Bench) -> None:
     status, found = bench.try_("reports")
     assert status == 1
-    assert found["splats"] == ["WARNING: fs/x.c f"]
+    assert found["splats"] == ["WARNING in f"]
 
 
 def test_a_report_that_the_base_brings_later_is_not_new(bench: Bench) -> None:
