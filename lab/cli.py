@@ -332,6 +332,44 @@ def doctor(
 
 
 @app.command()
+def splats(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", help="Logs, *.gz too; default or -: standard input."),
+    ] = None,
+    lab_folder: LabFolder = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K", help="File and line from this kernel of the lab; implies --text."
+        ),
+    ] = None,
+    vmlinux: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, help="The same from a vmlinux with DWARF."),
+    ] = None,
+    modules: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", exists=True, help="Its modules, with their debug information."),
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Print the reports, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the kernel's own reports of trouble in any log: FILE:FIRST-LAST: KIND: TITLE.
+
+    A console, dmesg, a journal, a mail; of any architecture, from Linux 4.4 on. Oops, BUG, WARNING,
+    the sanitizers, lockdep, stalls, hung tasks, corrupt memory, DMA faults, panics, reboots.
+
+    Exit status: 0 there is none; 1 there are some; 2 a file cannot be read, or the lab failed.
+    """
+    from lab.commands.splats import show_splats, symbols_of
+
+    symbols = symbols_of(lab_folder, kernel, vmlinux, modules)
+    texts = text or symbols is not None
+    sys.exit(show_splats(files or (), symbols, texts=texts, as_json=as_json))
+
+
+@app.command()
 def shell(
     lab_folder: LabFolder = None,
     kernel: Kernel = None,

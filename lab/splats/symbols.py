@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""File and line for each "function+0x1c/0x60" of a report.
+
+The kernel's own scripts/decode_stacktrace.sh says the same, but starts addr2line once for every
+address; here it is started once for all of them, on the addresses that nm knows for the names, so
+that a report takes half a second and its text keeps the offsets.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import InfrastructureError, LabError
+from lab.proc import run
+
+_PLACE = re.compile(
+    r"(?P<function>[A-Za-z_][\w.$]*)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)"
+    r"(?: \[(?P<module>[\w-]+)(?: [0-9a-f]{40})?\])?(?! \()"
+)
+# There the address is that of the instruction itself; in a call trace it is the one after a call.
+_EXACT = re.compile(r"(?:[RE]?IP ?:|pc ?:|PC is at|NIP|epc ?:|WARNING:|BUG:|Krnl PSW)")
+_ADDRESS = re.compile(r"0x[0-9a-f]+$")
+_LINE = re.compile(r"(?P<file>\S+):(?P<line>\d+)(?: \(discriminator \d+\))?$")
+_ROOT = ("start_kernel", "init/main.c")  # in every kernel, so it tells where the tree was
+_PADDING = 64  # bytes between a function's end and the next one, which printk counts to it
+
+
+@dataclass(frozen=True)
+class _Place:
+    function: str
+    offset: int
+    size: int
+    module: str | None
+    exact: bool
+
+    @classmethod
+    def of(cls, match: re.Match[str]) -> "_Place":
+        exact = _EXACT.search(match.string, 0, match.start()) is not None
+        numbers = int(match["offset"], 16), int(match["size"], 16)
+        return cls(match["function"], *numbers, match["module"], exact)
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    address: int
+    size: int
+
+
+class Symbols:
+    """What a kernel's vmlinux, and its modules if a folder of them is given, say of addresses.
+
+    Paths are relative to the kernel's tree. What it has looked up once it remembers.
+    """
+
+    def __init__(self, vmlinux: Path, modules: Path | None = None) -> None:
+        self._vmlinux = vmlinux
+        self._modules = modules
+        self._tables: dict[Path, Mapping[str, list[_Symbol]]] = {}
+        self._known: dict[_Place, str] = {}
+        self._tree = ""
+
+    def decode(self, text: str) -> str:
+        """The text with " (drivers/vfio/group.c:212)" behind each place that is known.
+
+        Of a function that the compiler put into another both lines stand there, the inner first.
+        Raises InfrastructureError where nm or addr2line are missing or refuse the file.
+        """
+        lines = text.split("\n")
+        places = {_Place.of(m) for line in lines for m in _PLACE.finditer(line)}
+        self._look_up(place for place in places if place not in self._known)
+
+        def decoded(match: re.Match[str]) -> str:
+            found = self._known[_Place.of(match)]
+            return f"{match[0]} ({found})" if found else match[0]
+
+        return "\n".join(_PLACE.sub(decoded, line) for line in lines)
+
+    def _look_up(self, places: Iterable[_Place]) -> None:
+        wanted: dict[Path, list[_Place]] = defaultdict(list)
+        for place in places:
+            self._known[place] = ""
+            if file := self._file(place.module):
+                wanted[file].append(place)
+        for file, there in wanted.items():
+            self._look_up_in(file, there)
+
+    def _file(self, module: str | None) -> Path | None:
+        if not module:
+            return self._vmlinux
+        names = {f"{module.replace('_', sign)}.ko" for sign in "_-"}
+        found = (path for name in sorted(names) for path in (self._modules or Path()).rglob(name))
+        return next(found, None) if self._modules else None
+
+    def _look_up_in(self, file: Path, places: list[_Place]) -> None:
+        table = self._table(file)
+        addresses = {p: where for p in places if (where := _address(table, p)) is not None}
+        root = table.get(_ROOT[0], []) if file == self._vmlinux and not self._tree else []
+        asked = [*addresses.values(), *(symbol.address for symbol in root)]
+        found = _lines(file, asked) if asked else {}
+        for symbol in root:
+            path = next(iter(found.get(symbol.address, [])), "")
+            self._tree = path.partition(_ROOT[1])[0] if _ROOT[1] in path else ""
+        for place, address in addresses.items():
+            names = dict.fromkeys(line.removeprefix(self._tree) for line in found.get(address, []))
+            self._known[place] = " ".join(names)
+
+    def _table(self, file: Path) -> Mapping[str, list[_Symbol]]:
+        if file not in self._tables:
+            table: dict[str, list[_Symbol]] = defaultdict(list)
+
+            def note(line: str) -> None:
+                match line.split():
+                    case [address, size, kind, name] if kind in "tTwW":
+                        table[name].append(_Symbol(int(address, 16), int(size, 16)))
+
+            _tool(["nm", "-S", str(file)], note)
+            self._tables[file] = table
+        return self._tables[file]
+
+
+def _address(table: Mapping[str, list[_Symbol]], place: _Place) -> int | None:
+    """Where it is in the file. Of functions of one name it is the one of that size, if one is."""
+    fitting = [s for s in table.get(place.function, []) if 0 <= place.size - s.size < _PADDING]
+    best = [s for s in fitting if s.size == max(each.size for each in fitting)]
+    if len(best) != 1:
+        return None
+    return best[0].address + place.offset - (0 if place.exact or not place.offset else 1)
+
+
+def _lines(file: Path, addresses: Iterable[int]) -> dict[int, list[str]]:
+    """File and line of each address, the innermost function's first."""
+    sections = [] if file.suffix != ".ko" else ["-j", ".text"]
+    found: dict[int, list[str]] = {}
+    current: list[str] = []
+
+    def note(line: str) -> None:
+        nonlocal current
+        if _ADDRESS.match(line):
+            current = found.setdefault(int(line, 16), [])
+        elif match := _LINE.match(line):
+            path = re.sub(r"[^/]+/\.\./", "", match["file"])
+            if not path.startswith("??"):
+                current.append(f"{path}:{match['line']}")
+
+    asked = [f"{address:#x}" for address in dict.fromkeys(addresses)]
+    for batch in _batches(asked, 2000):
+        _tool(["addr2line", "-a", "-i", "-e", str(file), *sections, *batch], note)
+    return found
+
+
+def _batches(words: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(words), size):
+        yield words[start : start + size]
+
+
+def _tool(argv: list[str], note: Callable[[str], None]) -> None:
+    try:
+        run(argv, on_line=note)
+    except LabError as error:
+        words = error.message.partition("\n")[0]
+        raise InfrastructureError(f"no file and line: {words}", hint=error.hint) from error
