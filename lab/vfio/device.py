@@ -14,6 +14,7 @@ from lab.vfio.files import Cdev, Group
 
 VFIO_PCI = "vfio-pci"
 CDEVS = "/dev/vfio/devices"
+_NO_OVERRIDE = "(null)\n"  # what driver_override_show() prints then
 
 
 def pinned_pages(process: Process) -> int:
@@ -79,13 +80,15 @@ class Device:
 
     @contextmanager
     def driven_by(self, process: Process, name: str | None) -> Iterator[None]:
-        """With another driver for as long as the block lasts."""
-        before = self.driver(process)
+        """With another driver for as long as the block lasts; its driver_override is put back."""
+        override = f"{self.sysfs}/driver_override"
+        before, wanted = self.driver(process), process.read_text(override)
         self.set_driver(process, name)
         try:
             yield
         finally:
             self.set_driver(process, before)
+            process.write_text(override, "\n" if wanted == _NO_OVERRIDE else wanted)
 
     def group_number(self, process: Process) -> int:
         """The number of its IOMMU group."""
