@@ -89,7 +89,7 @@ class Testbed:
 
         Raises GuestLost or AgentDied when nobody answers.
         """
-        return self.unused.leftovers(self.hands, self.devices)
+        return self.unused.leftovers(self.hands)
 
     def close(self) -> None:
         """End the guest."""

@@ -2,7 +2,7 @@
 """A PCI device of the guest: its sysfs, its driver, and the ways to open it."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENODEV, ENOENT
@@ -14,22 +14,31 @@ from lab.vfio.files import Cdev, Group
 
 VFIO_PCI = "vfio-pci"
 CDEVS = "/dev/vfio/devices"
+VMSTAT = "/proc/vmstat"
+STAT_REFRESH = "/proc/sys/vm/stat_refresh"
 _NO_OVERRIDE = "(null)\n"  # what driver_override_show() prints then
 
 
 def pinned_pages(process: Process) -> int:
     """How many pages are pinned for DMA in the whole guest, whoever pinned them.
 
+    Raises as `pinned_of` does.
+    """
+    process.write_text(STAT_REFRESH, "1")  # each CPU counts for itself first
+    return pinned_of(dict(line.split() for line in process.read_text(VMSTAT).splitlines()))
+
+
+def pinned_of(counts: Mapping[str, str]) -> int:
+    """The same from what /proc/vmstat says.
+
     Source: mm/gup.c counts each page in NR_FOLL_PIN_ACQUIRED and in NR_FOLL_PIN_RELEASED. Raises
     InfrastructureError where the kernel does not count.
     """
-    process.write_text("/proc/sys/vm/stat_refresh", "1")  # each CPU counts for itself first
-    counts = dict(line.split() for line in process.read_text("/proc/vmstat").splitlines())
     try:
         return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
     except KeyError as missing:
         raise InfrastructureError(
-            f"this kernel's /proc/vmstat has no {missing}: a leak of pinned pages would not show",
+            f"this kernel's {VMSTAT} has no {missing}: a leak of pinned pages would not show",
             hint="use Linux 5.7 or later",
         ) from None
 

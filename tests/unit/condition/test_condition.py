@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a guest is compared with how it was; what detectors say. No guest answers here."""
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from lab.agent.errors import RemoteError
+from lab.agent.process import Process
+from lab.condition import Condition, condition
+from lab.condition.asking import Question
+from lab.condition.detector import Detector, Seen
+from lab.condition.kernel import MODULES, TAINT
+from lab.condition.processes import PROCESSES
+from lab.errors import InfrastructureError
+from lab.vfio.device import Device
+
+See = Callable[..., Condition]
+NOBODY = cast(Process, None)  # is not asked, as no detector here has a question
+
+
+class Scripted:
+    """A detector that sees these things, one after the other; the last for good."""
+
+    def __init__(self, *seen: Seen | Exception | None, patience: float = 0.0) -> None:
+        self._seen = list(seen)
+        self.detector = Detector("things", self._look, self._tell, patience)
+
+    def _look(self, known: Seen | None) -> Question[Seen | None]:
+        del known
+        yield from ()
+        seen = self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    @staticmethod
+    def _tell(thing: str, before: str | None, now: str | None) -> str:
+        return f"{thing}: {before} -> {now}" if now != "nobody's fault" else ""
+
+
+@pytest.fixture
+def see(monkeypatch: pytest.MonkeyPatch) -> See:
+    def see(*seen: Seen | Exception | None, patience: float = 0.0) -> Condition:
+        """A guest that was like the first of these; what is left is asked of the others."""
+        scripted = Scripted(*seen, patience=patience)
+        monkeypatch.setattr(condition, "DETECTORS", (scripted.detector,))
+        return Condition.of(NOBODY, {"edu0": Device("edu0", "0000:00:01.0")})
+
+    return see
+
+
+def test_what_is_new_gone_and_other_is_told(see: See) -> None:
+    before = see({"a": "1", "b": "2", "0000:00:01.0": "x"}, {"b": "3", "c": "4"})
+    assert before.leftovers(NOBODY) == [
+        "a: 1 -> None",
+        "b: 2 -> 3",
+        "edu0: x -> None",
+        "c: None -> 4",
+    ]
+
+
+def test_nothing_is_told_of_what_is_nobodys_fault(see: See) -> None:
+    assert see({"a": "1"}, {"a": "nobody's fault"}).leftovers(NOBODY) == []
+
+
+def test_what_comes_right_within_its_time_is_not_told(see: See) -> None:
+    transient = ({"a": "1"}, {"a": "2"}, {"a": "2"}, {"a": "1"})
+    assert see(*transient, patience=5.0).leftovers(NOBODY) == []
+    assert see(*transient).leftovers(NOBODY) == ["a: 1 -> 2"]
+    assert see(*transient, patience=5.0).leftovers(NOBODY, patience=0.0) == ["a: 1 -> 2"]
+
+
+def test_a_detector_without_anything_to_look_at_does_not_count(see: See) -> None:
+    before = see(None, {"a": "1"})
+    assert before.detectors == ()
+    assert before.leftovers(NOBODY) == []
+
+
+@pytest.mark.parametrize("first", [{"a": "1"}, {}])
+def test_a_detector_that_saw_and_does_not_is_an_error(see: See, first: Seen) -> None:
+    before = see(first, None)
+    with pytest.raises(InfrastructureError, match="does not tell any more: things"):
+        before.leftovers(NOBODY)
+
+
+def test_a_detector_that_is_refused_is_an_error(see: See) -> None:
+    before = see({}, RemoteError(13, "openat /proc/modules"))
+    with pytest.raises(InfrastructureError, match=r"the look at things: .*modules.*EACCES"):
+        before.leftovers(NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("detector", "change", "words"),
+    [
+        (TAINT, ("taint", "0", "512"), "the kernel is tainted: W (a warning)"),
+        (TAINT, ("taint", "512", "640"), "the kernel is tainted: D (an oops or a BUG)"),
+        (TAINT, ("taint", "0", "64"), ""),
+        (TAINT, ("taint", "0", str(1 << 40)), "the kernel is tainted: bit 40"),
+        (MODULES, ("vfio", "2", "3"), "module vfio is held 3 times, not 2"),
+        (MODULES, ("vfio", "2", None), "module vfio has been unloaded"),
+        (MODULES, ("vfio", None, "0"), "module vfio has been loaded"),
+        (PROCESSES, ("7", None, "agent"), "process 7 lives on: agent"),
+        (PROCESSES, ("7", "init", None), "process 7 is gone: init"),
+        (PROCESSES, ("7", None, ""), ""),  # threads of the kernel come and go
+        (PROCESSES, ("7", "", None), ""),
+    ],
+)
+def test_words(detector: Detector, change: tuple[str, str | None, str | None], words: str) -> None:
+    assert detector.tell(*change) == words
