@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One test under watch: what it raised, what the kernel said meanwhile, what it left behind."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
+from lab.agent.trace import Recording
 from lab.cell import Testbed
 from lab.errors import GuestLost, LabError
+from lab.results.evidence import keep
 from lab.results.judge import Judgement, judge
+from lab.results.record import TestRecord
 from lab.results.verdict import Verdict
 from lab.splats import find
+from lab.vfio.trace import readable
 from lab.worker import Worker
+
+_SOMETIMES = ("output.log", "hang.log", "vmcore")  # of programs, of a guest that hung or crashed
+_MOST = 1 << 20  # bytes of the console in a test's own folder
+_PATIENCE = 10.0  # seconds for the kernel's log
 
 
 class Watch:
@@ -22,8 +32,11 @@ class Watch:
         self._wanted = machine
         self._testbed: Testbed | None = None
         self._console_start = 0
+        self._calls = Recording()
+        self._ring = ""  # the kernel's own log
         self._judgements: list[Judgement] = []
-        self._look()
+        if used_before := self._look():
+            used_before.trace.take()
         self.seconds = 0.0
         self.detail = ""
         self.found_afterwards = False
@@ -58,6 +71,8 @@ class Watch:
         if testbed and worst.verdict not in (Verdict.GUEST_LOST, Verdict.LAB_ERROR):
             worst = self._afterwards(testbed, worst)
         if testbed and worst.verdict.is_trouble:
+            self._calls = testbed.trace.take()
+            self._ring = _ring(testbed, worst)
             self._session.discard_guest()
         return worst
 
@@ -67,22 +82,57 @@ class Watch:
             return ()
         folder = self._testbed.guest.folder
         names = ["console.log", "qemu.log", "qemu.sh"]
-        names += ["output.log"] if (folder / "output.log").exists() else []  # of programs
+        names += [name for name in _SOMETIMES if (folder / name).exists()]
         return tuple(self._session.folder.relative(folder / name) for name in names)
+
+    def keep(self, test: TestRecord, noted: Sequence[tuple[str, object]]) -> TestRecord:
+        """The record; of a test with trouble all that is known is written down first.
+
+        `noted` is what the test had to say by name, its seeds among it.
+        """
+        if not test.verdict.is_trouble:
+            return test
+        folder, testbed = self._session.folder, self._testbed
+        seeds = [f"{name} {value}\n" for name, value in noted if "seed" in name]
+        sources: dict[str, Callable[[], str]] = {
+            "versions.txt": lambda: "\n".join([*folder.read_replay().account(), ""]),
+            "seeds.txt": lambda: "".join(seeds),
+        }
+        if testbed:
+            sources["calls.txt"] = lambda: self._readable_calls(testbed)
+            sources["console.log"] = lambda: self._own_console(testbed)
+            sources["dmesg.txt"] = lambda: self._ring
+        record, troubles = keep(folder, test, sources, testbed.guest.folder if testbed else None)
+        for trouble in troubles:
+            self._session.add_trouble(trouble)
+        return record
+
+    def _readable_calls(self, testbed: Testbed) -> str:
+        return readable(self._calls, testbed.made_ready, testbed.hands.pid)
+
+    def _own_console(self, testbed: Testbed) -> str:
+        """What came on it while the test ran, or the end of that."""
+        console = testbed.guest.console
+        start = max(self._console_start, console.size - _MOST)
+        whole = self._session.folder.relative(console.path)
+        head = f"(from byte {start} of {whole}"
+        head += ", the end of it)" if start != self._console_start else ")"
+        return f"{head}\n{console.text(start)}"
 
     @property
     def machine(self) -> str | None:
         """The name of the machine that it runs on, None while it has no guest."""
         return self._testbed.machine_name if self._testbed else None
 
-    def _look(self) -> None:
+    def _look(self) -> Testbed | None:
         """The first guest that the test sees is its own, if it is of its machine."""
         current = self._session.cell.current if self._session.cell else None
         if current and self._wanted and current.machine_name != self._wanted:
-            return
+            return None
         if self._testbed is None and current:
             self._testbed = current
             self._console_start = current.guest.console.size
+        return self._testbed
 
     def _make_sure(self, testbed: Testbed, error: LabError) -> None:
         """A call that never returned, or a channel that broke: does the guest still answer?"""
@@ -119,3 +169,13 @@ class Watch:
         words = [f"the kernel reported: {splat.title}" for splat in found]
         words += [f"left behind: {thing}" for thing in left]
         return Judgement(Verdict.BROKEN, "; ".join(words), texts)
+
+
+def _ring(testbed: Testbed, worst: Judgement) -> str:
+    """The kernel's log, from its ring buffer; nothing where nobody answers."""
+    if worst.verdict is Verdict.GUEST_LOST or not testbed.guest.alive:
+        return ""
+    try:
+        return testbed.guest.ssh.run("dmesg", timeout=_PATIENCE).output
+    except GuestLost:
+        return ""

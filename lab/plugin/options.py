@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--mode", action="append", metavar="MODE", help="only this mode; may be repeated")
     add("--rule", action="append", metavar="RULE", help="only this rule; may be repeated")
     add("--failed", type=Path, metavar="DIR", help="only what failed in the run of this folder")
+    add("--only", metavar="ID", help="only the test of this id, whatever else is asked for")
     add("--tests", type=_folder, metavar="DIR", help="more tests: those that a series brings")
     add("--repeat", type=int, default=1, metavar="N", help="all tests, N times in a row")
     add("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one)")
@@ -119,6 +120,7 @@ def words_of(config: pytest.Config, lab: Lab) -> list[str]:
     words += ["-m", option.markexpr] if option.markexpr else []
     words += ["--tests", str(option.tests)] if option.tests else []
     words += ["--failed", str(option.failed.absolute())] if option.failed else []
+    words += ["--only", option.only] if option.only else []
     words += ["--slow"] if option.slow else []
     words += ["--repeat", str(option.repeat)] if option.repeat != 1 else []
     return words + ([f"--maxfail={option.maxfail}"] if option.maxfail else [])

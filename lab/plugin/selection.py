@@ -97,6 +97,7 @@ def _is_wanted(item: pytest.Item, failed: set[str] | None) -> bool:
         (not option.mode or mode in option.mode or (own and not mode))
         and (not option.rule or own or rule_of(item) in option.rule)
         and (failed is None or id_of(item) in failed)
+        and (not option.only or id_of(item) == option.only)
         and (option.slow or not item.get_closest_marker("slow"))
     )
 

@@ -11,6 +11,7 @@ from lab.plugin.sessions import PROSPECT
 from lab.plugin.workers import attach
 from lab.results.judge import excused
 from lab.results.record import TestRecord
+from lab.results.text import printable
 from lab.results.verdict import Verdict
 from lab.watch import Watch
 from lab.worker import Worker
@@ -49,6 +50,7 @@ def pytest_runtest_makereport(
     if not watch:
         return result
     watch.see(call, result)
+    _make_printable(result)
     run = item.config.stash[SESSION]
     known = _known(item, run, watch)
     if call.excinfo and excused(watch.so_far, known).verdict is Verdict.KNOWN:
@@ -70,13 +72,21 @@ def pytest_runtest_makereport(
             known=known,
             program=program_of(item),
         )
+        record = watch.keep(record, item.user_properties)
         run.add(record)
         attach(item.config, result, record)
         if watch.found_afterwards and verdict.verdict.is_trouble:
             # pytest's own count must say so, too: the test itself had passed
             result.outcome = "failed"
-            result.longrepr = verdict.message
+            result.longrepr = printable(verdict.message)
     return result
+
+
+def _make_printable(report: pytest.TestReport) -> None:
+    """pytest writes to the terminal what a guest may have said."""
+    if report.failed and (clean := printable(report.longreprtext)) != report.longreprtext:
+        report.longrepr = clean
+    report.sections = [(name, printable(content)) for name, content in report.sections]
 
 
 def _known(item: pytest.Item, run: Worker, watch: Watch) -> str:

@@ -9,17 +9,20 @@
 | series.mbox   | the patches of the kernel, as they were applied        |
 | replay.sh     | repeats the run, or a part of it: `lab.results.replay` |
 | replay.json   | the same for `vfio-lab replay` and `vfio-lab bundle`   |
-| guests/001/   | a guest's console, its QEMU's argv, a test's evidence  |
+| guests/001/   | a guest's console, its QEMU's argv                     |
+| tests/NAME/   | of a test with trouble: `lab.results.evidence`         |
 """
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import platformdirs
@@ -33,6 +36,9 @@ RESULTS = "results.json"
 JUNIT = "junit.xml"
 SERIES = "series.mbox"
 LATEST = "latest"
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
+_LONGEST = 120  # characters of a folder's name
 
 
 class RunFolder:
@@ -73,6 +79,19 @@ class RunFolder:
         folder = self.path / "guests" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def test(self, id_: str) -> Path:
+        """A new folder for what is told of the test with this id, whose name one can read in it.
+
+        Several workers may ask at once, also for the same id. Raises OSError.
+        """
+        name = _readable(id_)
+        for number in itertools.count(1):
+            folder = self.path / "tests" / (name if number == 1 else f"{name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+        raise AssertionError("numbers do not end")
 
     def relative(self, path: Path) -> str:
         """`path` as a record names it. Raises ValueError when it is not in the folder."""
@@ -147,6 +166,13 @@ def runs() -> Path:
     """The folder of all runs: under $VFIO_LAB_STATE, or the platform's place for state."""
     state = os.environ.get("VFIO_LAB_STATE")
     return (Path(state) if state else platformdirs.user_state_path("vfio-lab")) / "runs"
+
+
+def _readable(id_: str) -> str:
+    """A file's name of a test's id, whatever stands in that: `test_ownership.test_open-iommufd`."""
+    file, _, name = id_.partition("::")
+    words = f"{PurePosixPath(file).stem}.{name}" if name else file
+    return _UNSAFE.sub("-", words).strip("-.")[:_LONGEST].strip("-.") or "test"
 
 
 def _given(out: Path) -> Path:

@@ -46,7 +46,7 @@ class TestRecord(Written):
     test is not run once a mode. `duration` is in seconds and includes a boot that the test had to
     wait for. `message` says in a line or a few what happened, and for a skip what is missing;
     `detail` is the traceback. `splats` are the kernel's own reports on the console; `evidence` are
-    paths relative to the run's folder.
+    paths relative to the run's folder, and `folder` is the test's own there, where it has one.
     `machine` is the machine of lab.yaml that it ran on, None where it had no guest. `known` says
     which deviation is recorded for it in kernels/known.yaml, whether it showed or not.
     """
@@ -66,6 +66,7 @@ class TestRecord(Written):
     machine: str | None = None
     program: str | None = None
     known: str = ""
+    folder: str | None = None
 
     @property
     def subject(self) -> str:

@@ -129,14 +129,22 @@ class Replay(Written):
         words += ["--qemu", str(self.qemu), "--boot-timeout", f"{self.boot_timeout:g}"]
         return words + [f"--qemu-arg={word}" for word in self.qemu_arguments]
 
-    def _account(self) -> list[str]:
+    def account(self) -> list[str]:
+        """What the run stood on, a line each."""
         tree = f", its tree at {self.commit}" if self.commit else ""
         return [
-            f"Repeats a run of vfio-lab {self.version}{tree}",
+            f"vfio-lab {self.version}{tree}",
             f"  kernel  {self.kernel.title}",
             f"  image   {self.image.title}",
             f"  machine {self.machine or 'that of the suite'}",
             f"  QEMU    {self.qemu_version}",
+        ]
+
+    def _account(self) -> list[str]:
+        first, *rest = self.account()
+        return [
+            f"Repeats a run of {first}",
+            *rest,
             *(_PYTEST_HELP if self.is_of_tests else _EXEC_HELP),
             "It exits as the run does, and with 2 where it cannot be repeated.",
             "",

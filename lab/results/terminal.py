@@ -141,8 +141,13 @@ def _account(item: TestRecord | Trouble, console: Console) -> None:
         line(console, Text(f"  | {words}", "dim"))
     for splat in item.splats:
         line(console, Text(f"  splat: {_first(splat)}"))
+    own = f"{item.folder}/" if isinstance(item, TestRecord) and item.folder else None
     for path in item.evidence:
-        line(console, Text(f"  see {printable(path)}"))
+        if not own or not path.startswith(own):
+            line(console, Text(f"  see {printable(path)}"))
+    if own:
+        names = [path.removeprefix(own) for path in item.evidence if path.startswith(own)]
+        line(console, Text(f"  see {printable(own)}: {printable(', '.join(names))}"))
 
 
 def _reasons(verdict: Verdict, tests: Sequence[TestRecord], console: Console) -> None:

@@ -8,14 +8,15 @@ the arguments mean, `process` follows which fd is which file, and `values` write
 from collections.abc import Iterable
 
 from lab.agent.trace import Recording
-from lab.vfio.trace.lines import Line, Reader
+from lab.vfio.trace.lines import Line, Reader, host_clock
 
 
 def readable(recording: Recording, made_ready: Recording, hands: int) -> str:
     """All that was recorded: first the processes under test, then the lab's own, whose PID `hands`
     is, and at last what the lab did to make the guest ready.
     """
-    before, during = Reader(made_ready.events), Reader(recording.events)
+    clock = host_clock((*made_ready.events, *recording.events))
+    before, during = Reader(made_ready.events, clock), Reader(recording.events, clock)
     found = list(during.lines())
     tested = [line for line in found if line.pid != hands]
     own = [line for line in found if line.pid == hands]
@@ -34,7 +35,7 @@ def _head(
     recording: Recording, tested: Iterable[Line], names: dict[int, str], zero: float
 ) -> Iterable[str]:
     yield "Each line: the process and its thread, seconds, the call <how long it took>."
-    yield f"0 is {zero:.6f} s of the guest's clock, which is the console's but for milliseconds."
+    yield f"0 is {zero:.6f} s of the guest's clock; the times on its console are about the same."
     for pid in dict.fromkeys(line.pid for line in tested):
         yield f"  {pid:>5} {names.get(pid, 'a process under test')}"
     if recording.dropped:

@@ -50,14 +50,17 @@ class Line:
 
 
 class Reader:
-    """Reads the events of one guest in their order; what it knows of each process grows with it."""
+    """Reads the events of one guest in their order; what it knows of each process grows with it.
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    `clock` is what `host_clock` says.
+    """
+
+    def __init__(self, events: Iterable[Event], clock: float) -> None:
         self.names: dict[int, str] = {}
         """Names of processes by their PID."""
         self._processes: dict[int, ProcessState] = {}
-        self._events = list(events)
-        self._host = _host_clock(self._events)
+        self._events = events
+        self._host = clock
 
     def lines(self) -> Iterator[Line]:
         """Each call, the same call many times in a row as one."""
@@ -143,7 +146,7 @@ class Reader:
         return Line(process.pid, begin, text, end - begin, thread)
 
 
-def _host_clock(events: Iterable[Event]) -> float:
+def host_clock(events: Iterable[Event]) -> float:
     """What the host's clock lacks to the guest's, in seconds; good for milliseconds."""
     differences = []
     for event in events:

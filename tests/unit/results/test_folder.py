@@ -66,6 +66,36 @@ def test_a_guests_folder_has_three_digits(tmp_path: Path) -> None:
     assert folder.relative(folder.guest(7) / "console.log") == "guests/007/console.log"
 
 
+@pytest.mark.parametrize(
+    ("id_", "name"),
+    [
+        ("tests/contract/test_dma.py::test_copy[iommufd]", "test_dma.test_copy-iommufd"),
+        ("tests/a.py::TestClass::test_x", "a.TestClass-test_x"),
+        ("selftests/vfio_dma_mapping_test::case 1 (a/b)", "vfio_dma_mapping_test.case-1-a-b"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("..", "test"),
+        ("a.py::../../../b\n\x1b[31m\0", "a...-..-..-b-31m"),
+        (f"a.py::{300 * 'x'}", f"a.{118 * 'x'}"),
+        ("", "test"),
+    ],
+)
+def test_a_tests_folder_is_named_after_it_whatever_its_id_holds(
+    tmp_path: Path, id_: str, name: str
+) -> None:
+    folder = RunFolder(tmp_path).test(id_)
+    assert folder == tmp_path / "tests" / name
+    assert folder.is_dir()
+
+
+def test_no_two_tests_share_a_folder(tmp_path: Path) -> None:
+    """Repetitions of one, others of the same name, and several workers at once."""
+    run = RunFolder(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(run.test, f"{place}/a.py::test_x") for place in "ab" for _ in range(20)]
+        folders = {future.result().name for future in made}
+    assert folders == {"a.test_x", *(f"a.test_x-{number}" for number in range(2, 41))}
+
+
 def test_relative_follows_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

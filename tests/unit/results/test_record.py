@@ -56,6 +56,7 @@ def test_the_fields_that_scripts_read(record: RunRecord, broken: TestRecord) -> 
         "machine": "vtd",
         "program": None,
         "known": "",
+        "folder": None,
     }
 
 

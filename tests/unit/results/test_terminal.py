@@ -95,6 +95,13 @@ def test_trouble_is_told_in_full(record: RunRecord) -> None:
     assert "ERROR DMA-1 iommufd" in text
 
 
+def test_a_tests_own_folder_is_named_once(record: RunRecord, broken: TestRecord) -> None:
+    own = tuple(f"tests/x/{name}" for name in ("detail.txt", "calls.txt"))
+    test = replace(broken, folder="tests/x", evidence=(*broken.evidence, *own))
+    lines = rendered(replace(record, tests=(test,))).split("\n\n")[2].splitlines()
+    assert lines[-2:] == ["  see guests/001/console.log", "  see tests/x/: detail.txt, calls.txt"]
+
+
 def test_skips_are_grouped_by_reason(record: RunRecord) -> None:
     text = rendered(record)
     assert "skipped 2: QEMU has no igb (SRV-1)\n" in text

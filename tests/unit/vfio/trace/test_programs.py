@@ -8,7 +8,7 @@ from errno import EINVAL
 from lab.agent.calls import close, openat
 from lab.agent.program import Buf, Call, Delay, Field, Imm, Load, Program, Reg
 from lab.agent.syscalls import Syscall
-from lab.agent.trace import Began, Ended, Recording, Trace
+from lab.agent.trace import Began, Ended, Exchange, Recording, Trace
 from lab.vfio.trace import readable
 from lab.vfio.uapi import DeviceRequest, VfioDeviceBindIommufd
 
@@ -136,6 +136,19 @@ def test_the_labs_own_calls_stand_apart(guest: Guest) -> None:
     assert text.split("\n\n")[1].splitlines()[1] == "  (none)"
     assert "getpid() = 70" in text.split("\n\n")[2]
     assert "sync() = 0" in text.split("\n\n")[3]
+
+
+def test_the_hosts_times_are_the_guests(guest: Guest) -> None:
+    """Also those of a guest that went away before it had answered the test anything."""
+    guest.now += 5_000_000_000  # the guest's clock is 5 s ahead
+    answer = struct.pack("<qihhQQ", 0, 0, 0, 0, guest.now, guest.now)
+    ready = Exchange(1, Program(setup=(Call(Syscall.SYNC),)), 2.0, 100, answer)
+    lost = Exchange(PID, Program(setup=(Call(Syscall.SYNC),)), 3.0, 100)
+    ended = Ended(PID, "the channel is at its end", 3.5)
+    text = readable(Recording((lost, ended)), Recording((ready,)), 1)
+    assert "0 is 8.000000 s of the guest's clock" in text
+    assert "     70    0.500000 +++ gone: the channel is at its end +++" in text
+    assert "      1   -1.000000 sync() = 0" in text
 
 
 def test_what_was_not_kept_is_told(guest: Guest) -> None:
