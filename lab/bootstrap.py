@@ -72,6 +72,7 @@ NEEDS = (
     Need("rsync", "kernel build: uAPI headers", command="rsync"),
     Need("xz-utils", "unpacks kernel sources and modules", command="xz"),
     Need("ccache", "makes the second build of a kernel fast", command="ccache"),
+    Need("bubblewrap", "keeps what a series builds away from your files", command="bwrap"),
     Need("musl-tools", "links the agent statically", command="musl-gcc"),
     Need("libcap-dev", SELFTESTS, file="/usr/include/sys/capability.h"),
     Need("uuid-dev", SELFTESTS, file="/usr/include/uuid/uuid.h"),

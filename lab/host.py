@@ -22,7 +22,7 @@ from lab.errors import ConfigurationError, LabError
 from lab.guest import AcceleratorMemory, Qemu, find_qemu
 from lab.guest.accel import KVM_NODE, kvm_obstacle
 from lab.guest.argv import KNOBS, Knob
-from lab.kernel import toolchain
+from lab.kernel import sandbox, toolchain
 from lab.proc import run
 from lab.progress import Progress
 from lab.results.folder import runs
@@ -30,7 +30,7 @@ from lab.results.folder import runs
 BUILD_SPACE = 6 * 10**9  # bytes: the package, the source, the objects of one build, ccache
 RUN_SPACE = 200 * 10**6  # bytes: the evidence of a long run
 # no run fails without them
-_OPTIONAL = {"python3-venv", "ccache", "libcap-dev", "uuid-dev", "cpio"}
+_OPTIONAL = {"python3-venv", "ccache", sandbox.PACKAGE, "libcap-dev", "uuid-dev", "cpio"}
 _EVERY_RUN = {"gcc", "musl-tools"}  # also one that builds nothing
 _ALWAYS = ("pvpanic", "virtio-net-pci")  # QEMU's devices that every guest has
 
@@ -130,6 +130,21 @@ def _compilers(lab: Lab, cache: Cache) -> Iterator[Finding]:
         yield Finding("musl-gcc", Mark.OK, "links the agent")
     if shutil.which("ccache"):
         yield Finding("ccache", Mark.OK, run(["ccache", "--version"])[0])
+    yield _sandbox()
+
+
+def _sandbox() -> Finding:
+    name = "sandbox"
+    cost = (
+        "the Makefiles of a series run with your rights: they read your files, and use the network"
+    )
+    try:
+        walls = sandbox.find()
+    except LabError as error:
+        return Finding(name, Mark.MISSING, error.message, "no kernel can be built", _WALLS)
+    if walls.obstacle:
+        return Finding(name, Mark.COSTS, walls.obstacle, cost, _WALLS)
+    return Finding(name, Mark.OK, f"{run([sandbox.BWRAP, '--version'])[0]}, around every build")
 
 
 def _sanitizers(compiler: str) -> Finding:
@@ -189,6 +204,11 @@ def _models(machine: Machine) -> set[str]:
     return models | {*_ALWAYS} | ({"intel-iommu"} if machine.iommu else set())
 
 
+_WALLS = (
+    f"apt-get install {sandbox.PACKAGE}; where it is, allow user namespaces "
+    "(sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns), "
+    f"and see {sandbox.VARIABLE} in SECURITY.md"
+)
 _NEWER = "take a newer QEMU: `./vfio-lab` installs Debian's backport, or --qemu PATH"
 _TCG = "guests are emulated (TCG): all they do takes several times as long"
 

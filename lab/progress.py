@@ -64,6 +64,7 @@ class Progress:
         # A descriptor of our own: pytest captures what goes to number 2 while a test runs.
         self._console = console or Console(file=os.fdopen(os.dup(2), "w"))
         self._quiet = quiet
+        self._said: set[str] = set()
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -94,3 +95,9 @@ class Progress:
         """One line that is no step."""
         if not self._quiet:
             self._console.print(escape(text), highlight=False)
+
+    def say_once(self, text: str) -> None:
+        """One line that is no step, the first time only."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)

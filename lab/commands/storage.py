@@ -18,13 +18,15 @@ from rich.text import Text
 
 from lab.cache import Cache, Entry, size_of
 from lab.errors import ConfigurationError
+from lab.kernel.build import CCACHE, CCACHE_OF_SERIES
 from lab.proc import run
 from lab.results.layout import line, shortened
 
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _OTHERS = {
-    "ccache": "compiled objects of all kernels",
+    CCACHE: "compiled objects of all kernels",
+    CCACHE_OF_SERIES: "and of those with a series on them",
     "apt": "Debian's package lists",
     "logs": "builds that failed",
     "unfinished": "what is being made, or was when it was killed",
@@ -163,16 +165,20 @@ def _clean(
     gone = {entry.key for entry in cache.clean(older_than=age, max_size=room)}
     if age is not None:
         _drop_old_logs(cache.root / "logs", age)
-    objects = cache.root / "ccache"
-    if objects.exists() and shutil.which("ccache"):
+    for name in (CCACHE_OF_SERIES, CCACHE) if shutil.which("ccache") else ():
+        objects = cache.root / name
+        if not objects.exists():
+            continue
         ccache = ["ccache", "--dir", str(objects)]
         if age is not None:
             run([*ccache, "--evict-older-than", f"{int(age)}s"])
         if limit is not None and rest > limit:
-            left = limit - (rest - size_of(objects))
+            size = size_of(objects)
+            left = limit - (rest - size)
             # To ccache a limit of 0 is none.
             trim = ["--cleanup"] if left >= 1000 else ["--clear"]
             run([*ccache, *trim], env={"CCACHE_MAXSIZE": f"{left // 1000}k"})
+            rest -= size - size_of(objects)
     return [item for item in before if item.key in gone]
 
 

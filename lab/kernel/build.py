@@ -15,6 +15,7 @@ from lab.errors import BuildError, InfrastructureError
 from lab.kernel import modules
 from lab.kernel.configure import configure
 from lab.kernel.fragment import Wish
+from lab.kernel.sandbox import Sandbox, taken
 from lab.kernel.toolchain import Toolchain
 from lab.proc import CommandError, run
 from lab.progress import Progress, Step
@@ -29,6 +30,8 @@ _ERROR = re.compile(
 )
 MAKE = re.compile(r"^make(\[\d+\])?: ")
 _LINES_SHOWN = 30
+_RELEASE = re.compile(r"\w[\w.+~-]*", re.ASCII)
+CCACHE, CCACHE_OF_SERIES = "ccache", "ccache-of-series"  # folders in the cache
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Build:
     expected: int | None
     cache: Cache
     progress: Progress
+    sandbox: Sandbox
+    patched: bool = False
+    """It is foreign code on a base: what it leaves with the compile cache no base gets."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def into(self, folder: Path) -> Mapping[str, Any]:
@@ -67,9 +73,9 @@ class Build:
         with self.timed("headers", f"export headers of {self.name}"):
             shutil.copytree(self._headers(make, objects), folder / "headers")
         release = release_of(objects)
-        (objects / BZIMAGE).rename(folder / "bzImage")
-        (objects / "vmlinux").rename(folder / "vmlinux")
-        self.pack_modules(make, release, folder)
+        taken(objects, BZIMAGE).rename(folder / "bzImage")
+        taken(objects, "vmlinux").rename(folder / "vmlinux")
+        self.pack_modules(work, objects, release, folder)
         config.rename(folder / "config")
         shutil.rmtree(work)
         return {
@@ -77,6 +83,7 @@ class Build:
             "build_id": build_id(folder / "vmlinux"),
             "commands": commands,
             "stages": self.seconds,
+            "sandboxed": bool(self.sandbox.words),
             "make": run(["make", "--version"])[0],
         }
 
@@ -84,10 +91,12 @@ class Build:
     def _modular(self) -> bool:
         return any(wish.value == "m" for wish in self.wishes)
 
-    def pack_modules(self, make: Sequence[str], release: str, folder: Path) -> None:
+    def pack_modules(self, work: Path, objects: Path, release: str, folder: Path) -> None:
         """Leave modules.cpio in `folder`, without what only a debugger reads, if there are any."""
         if self._modular:
             root = folder / "modules"
+            root.mkdir()
+            make = self.make(work, objects, root)
             run([*make, f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"])
             whole = modules.archive(root / "lib" / "modules" / release)
             (folder / modules.ARCHIVE).write_bytes(whole)
@@ -109,19 +118,23 @@ class Build:
         inputs = {"recipe": RECIPE, **self.source}
         return self.cache.make("headers", inputs, maker).path / "include"
 
-    def make(self, work: Path, objects: Path) -> list[str]:
-        """The command up to its target; the environment is given as variables of make."""
+    def make(self, work: Path, objects: Path, *also: Path) -> list[str]:
+        """The command up to its target; the environment is given as variables of make. It can
+        write to `objects`, `also` and the compile cache, and reads `work` alone beside them: the
+        tree's files are the cache's own."""
         # Debug information names the folder of the objects; a constant name makes the same
         # bits wherever they are built.
         prefix = f"-fdebug-prefix-map={objects}={_NAMED}"
         ccache = shutil.which("ccache") is not None
+        compiled = self.cache.root / (CCACHE_OF_SERIES if self.patched else CCACHE)
+        compiled.mkdir(parents=True, exist_ok=True)
         settings = {
-            "CCACHE_DIR": self.cache.root / "ccache",
+            "CCACHE_DIR": compiled,
             "CCACHE_BASEDIR": self.cache.root,
             "CCACHE_NOHASHDIR": "true",
         }
         environment = [f"{name}={value}" for name, value in settings.items()] if ccache else []
-        return [
+        words = [
             *("env", *environment),
             *("make", "-C", str(work), f"O={objects}"),
             *("ARCH=x86_64", f"KCFLAGS={prefix}", f"KAFLAGS={prefix}"),
@@ -129,6 +142,7 @@ class Build:
             *("KBUILD_BUILD_USER=vfio-lab", "KBUILD_BUILD_HOST=vfio-lab"),
             *self.toolchain.words(ccache),
         ]
+        return self.sandbox.around(words, reads=[work], writes=[objects, compiled, *also])
 
     def compile(self, make: Sequence[str], log: Path, step: Step) -> int:
         """Make bzImage; returns how many commands it took. Raises BuildError."""
@@ -178,16 +192,19 @@ def errors_in(log: str) -> list[str]:
 def export_headers(make: Sequence[str], objects: Path, include: Path) -> None:
     """Make the user-space API and move it to `include`."""
     run([*make, f"-j{_jobs()}", "headers"])
-    made = objects / "usr" / "include"
-    for header in sorted(made.rglob("*.h")):
-        target = include / header.relative_to(made)
+    made = Path("usr", "include")
+    for header in sorted((objects / made).rglob("*.h")):
+        target = include / header.relative_to(objects / made)
         target.parent.mkdir(parents=True, exist_ok=True)
-        header.rename(target)
+        taken(objects, header.relative_to(objects)).rename(target)
 
 
 def release_of(objects: Path) -> str:
-    """What `uname -r` of the kernel that was built there will say."""
-    return (objects / "include" / "config" / "kernel.release").read_text().strip()
+    """What `uname -r` of the kernel that was built there will say; it is a folder's name, too."""
+    release = taken(objects, "include/config/kernel.release").read_text(errors="replace").strip()
+    if not _RELEASE.fullmatch(release):
+        raise BuildError(f"the build says that its release is {release[:80]!r}")
+    return release
 
 
 def build_id(vmlinux: Path) -> str | None:

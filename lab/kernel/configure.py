@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab.errors import BuildError, ConfigurationError
 from lab.kernel.fragment import Wish, text_of, values_of
+from lab.kernel.sandbox import put, taken
 from lab.proc import CommandError, run
 
 _CONFIG = re.compile(r"^\s*(?:menu)?config\s+(?P<name>\w+)\s*$")
@@ -20,12 +21,12 @@ def configure(tree: Path, objects: Path, wishes: Sequence[Wish], make: Sequence[
     that lists every wish that did not come true, with its place.
     """
     wanted = objects / "wanted.config"
-    wanted.write_text(text_of(wishes))
+    put(wanted, text_of(wishes).encode())
     try:
         run([*make, f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig"])
     except CommandError as error:
         raise BuildError(f"the kernel cannot be configured: {error.message}") from error
-    config = objects / ".config"
+    config = taken(objects, ".config")
     values = values_of(config.read_text())
     lost = [wish for wish in wishes if not wish.is_met_by(values)]
     if lost:

@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from lab.cache import Cache
+from lab.kernel import sandbox
 from lab.kernel.build import RECIPE, export_headers
 from lab.kernel.patched import for_headers
 from lab.kernel.source import Identity
@@ -19,7 +20,9 @@ def headers_of(identity: Identity, cache: Cache, progress: Progress) -> Path:
     def maker(folder: Path) -> None:
         objects = folder / "objects"
         objects.mkdir()
-        make = ["make", "-C", str(identity.tree()), f"O={objects}", "ARCH=x86_64"]
+        tree = identity.tree()
+        words = ["make", "-C", str(tree), f"O={objects}", "ARCH=x86_64"]
+        make = sandbox.find().around(words, reads=[tree], writes=[objects])
         with progress.step(f"export headers of {identity.title}"):
             export_headers(make, objects, folder / "include")
         run(["rm", "-rf", objects])

@@ -30,6 +30,7 @@ from lab.kernel.kernel import Kernel
 from lab.kernel.patched import USER_API
 from lab.kernel.prepare import Plan, kernel_of, prepare_from_source
 from lab.kernel.repository import Commit, Repository
+from lab.kernel.sandbox import put, taken
 from lab.kernel.series import Series
 from lab.kernel.warnings import new_warnings
 from lab.proc import run
@@ -155,8 +156,10 @@ class _WorkPlace:
         if not (self.objects / BZIMAGE).exists():
             self._repository.check_out()
             name = f"{self.base.kernel.name} as a base"
-            self._compile(self._build(name, whole=True), None, self.folder / LOG)
-            shutil.copyfile(self.objects / ".config", self._config)
+            # Tools that a series left here would write to the compile cache of all bases.
+            build = self._build(name, patched=any(self.objects.iterdir()))
+            self._compile(build, None, self.folder / LOG)
+            shutil.copyfile(taken(self.objects, ".config"), self._config)
 
     def build(self, series: Series, folder: Path) -> Mapping[str, Any]:
         """Leave in `folder` what Build.into leaves."""
@@ -185,6 +188,7 @@ class _WorkPlace:
             "commands": commands,
             "warnings": self._new_warnings(folder / LOG),
             "stages": build.seconds,
+            "sandboxed": bool(build.sandbox.words),
         }
 
     def make_alone(self, series: Series) -> float:
@@ -196,9 +200,15 @@ class _WorkPlace:
         self._compile(build, commits[-1], log)
         return build.seconds["build"]
 
-    def _build(self, name: str, *, whole: bool = False) -> Build:
+    def _build(self, name: str, *, patched: bool = True) -> Build:
         base = self.base
-        return base.plan.build(base.cache, base.progress, name=name, whole=whole)
+        build = base.plan.build(base.cache, base.progress, name=name, patched=patched)
+        if patched and build.sandbox.obstacle:
+            base.progress.say_once(
+                f"no sandbox ({build.sandbox.obstacle}): the Makefiles of a series run with your "
+                "rights; see SECURITY.md"
+            )
+        return build
 
     def _compile(
         self, build: Build, commit: Commit | None, log: Path, *, afresh: bool = False
@@ -214,7 +224,8 @@ class _WorkPlace:
         if commit and afresh:
             # An object that is up to date comes without its warnings.
             for name in self._repository.changed(commit.identity):
-                if (file := self.tree / name).is_file():  # not one that was removed
+                file = self.tree / name
+                if file.is_file() and not file.is_symlink():  # not one that was removed
                     file.touch()
         self._configure(build, commit, make)
         try:
@@ -231,11 +242,12 @@ class _WorkPlace:
         config = self.objects / ".config"
         known = self._config if self._config.exists() else self.base.kernel.config
         assert known is not None
+        wanted = known.read_bytes()
         if commit and self._repository.changed(commit.identity, _KCONFIG):
             with build.timed("configure", f"configure {build.name}"):
                 configure(self.tree, self.objects, build.wishes, make)
-        elif not config.exists() or config.read_bytes() != known.read_bytes():
-            config.write_bytes(known.read_bytes())
+        elif not config.exists() or taken(self.objects, ".config").read_bytes() != wanted:
+            put(config, wanted)
 
     def _blamed(
         self, series: Series, commits: Sequence[Commit], log: Path
@@ -261,13 +273,13 @@ class _WorkPlace:
     def _take(self, build: Build, commit: Commit, folder: Path) -> None:
         # Copies: the next make writes some of these files where they lie.
         copy = ["cp", "--reflink=auto"]
-        run([*copy, self.objects / BZIMAGE, folder / "bzImage"])
-        run([*copy, self.objects / "vmlinux", folder / "vmlinux"])
-        run([*copy, self.objects / ".config", folder / "config"])
-        make = build.make(self.tree, self.objects)
-        build.pack_modules(make, release_of(self.objects), folder)
+        run([*copy, taken(self.objects, BZIMAGE), folder / "bzImage"])
+        run([*copy, taken(self.objects, "vmlinux"), folder / "vmlinux"])
+        run([*copy, taken(self.objects, ".config"), folder / "config"])
+        build.pack_modules(self.tree, self.objects, release_of(self.objects), folder)
         headers = self.base.kernel.headers
         if headers is None or self._repository.changed(commit.identity, *USER_API):
+            make = build.make(self.tree, self.objects)
             export_headers(make, self.objects, folder / "headers")
         else:
             run(["cp", "-al", headers, folder / "headers"])

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from lab.errors import ConfigurationError
 from lab.image import cpio
+from lab.kernel.sandbox import taken
 
 ARCHIVE = "modules.cpio"
 LIST = "etc/vfio-lab/modules"
@@ -27,7 +28,7 @@ def archive(folder: Path, wanted: Sequence[str] | None = None) -> bytes:
     None stands for all. Raises ConfigurationError for one that the kernel has neither as a module
     nor built in.
     """
-    depends = dependencies((folder / _DEPENDENCIES).read_text())
+    depends = dependencies(taken(folder, _DEPENDENCIES).read_text())
     paths = {name_of(path): path for path in depends}
     names = sorted(paths) if wanted is None else _there(wanted, paths, folder)
     chosen = closure((paths[name] for name in names), depends)
@@ -37,7 +38,10 @@ def archive(folder: Path, wanted: Sequence[str] | None = None) -> bytes:
         [
             cpio.file(LIST, f"{' '.join(names)}\n".encode()),
             cpio.file(f"{place}/{_DEPENDENCIES}", "".join(f"{line}\n" for line in table).encode()),
-            *(cpio.file(f"{place}/{_plain(path)}", _unpacked(folder / path)) for path in chosen),
+            *(
+                cpio.file(f"{place}/{_plain(path)}", _unpacked(taken(folder, path)))
+                for path in chosen
+            ),
         ]
     )
 
@@ -60,7 +64,8 @@ def name_of(path: str) -> str:
 
 def _there(wanted: Sequence[str], paths: Mapping[str, str], folder: Path) -> list[str]:
     """The wanted ones that are modules here; the others must be part of the kernel."""
-    built_in = {name_of(line) for line in (folder / _BUILT_IN).read_text().splitlines()}
+    lines = taken(folder, _BUILT_IN).read_text().splitlines()
+    built_in = {name_of(line) for line in lines}
     missing = [name for name in wanted if name not in paths and name not in built_in]
     if missing:
         raise ConfigurationError(

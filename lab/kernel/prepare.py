@@ -13,7 +13,7 @@ from lab.cache import Cache, Entry, key_of
 from lab.config import DebSource, Lab, known
 from lab.debian import ListsTooOld
 from lab.errors import ConfigurationError
-from lab.kernel import distribution, fragment, modules, source, toolchain
+from lab.kernel import distribution, fragment, modules, sandbox, source, toolchain
 from lab.kernel.build import RECIPE, Build
 from lab.kernel.kernel import Kernel
 from lab.kernel.prebuilt import of_bzimage, provenance_in
@@ -45,19 +45,21 @@ class Plan:
         }
 
     def build(
-        self, cache: Cache, progress: Progress, *, name: str | None = None, whole: bool = True
+        self, cache: Cache, progress: Progress, *, name: str | None = None, patched: bool = False
     ) -> Build:
-        """The same as what a compiler is told. `name` is for messages; not `whole` is a build of
-        which only a part will be done, nobody knows how much."""
+        """The same as what a compiler is told. `name` is for messages; `patched` is a build with a
+        series on it: only a part will be done, nobody knows how much."""
         return Build(
             name=name or self.name,
             source=self.identity.inputs,
             tree=self.identity.tree(),
             wishes=self.wishes,
             toolchain=self.toolchain,
-            expected=_expected(self.identity, cache) if whole else None,
+            expected=None if patched else _expected(self.identity, cache),
             cache=cache,
             progress=progress,
+            sandbox=sandbox.find(),
+            patched=patched,
         )
 
 

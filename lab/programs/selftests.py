@@ -19,11 +19,12 @@ from lab.cache import Cache, Entry
 from lab.config import Lab
 from lab.contract import Mode
 from lab.errors import BuildError, InfrastructureError
-from lab.kernel import toolchain
+from lab.kernel import sandbox, toolchain
 from lab.kernel.build import errors_in
 from lab.kernel.headers import headers_of
 from lab.kernel.patched import for_programs
 from lab.kernel.prepare import source_of
+from lab.kernel.sandbox import taken
 from lab.kernel.series import Series
 from lab.kernel.source import Identity
 from lab.proc import CommandError, run
@@ -39,6 +40,7 @@ TIMEOUT = 150  # seconds that a case may take before its harness ends it
 _RECIPE = 2  # a new number builds all of them anew
 _SELFTESTS = Path("tools", "testing", "selftests")
 _CASES = "cases.json"
+_NAME = re.compile(r"\w*", re.ASCII)
 _LOG = "build.log"
 _HARNESS = "kselftest_harness.h"
 _DEFAULT_TIMEOUT = re.compile(r"^(#define TEST_TIMEOUT_DEFAULT) \d+", re.MULTILINE)
@@ -237,7 +239,7 @@ def _built(folder: str, identity: Identity, cache: Cache, progress: Progress) ->
             headers = headers_of(identity, cache, progress)
             with progress.step(f"build selftests/{folder} of {identity.title}") as step:
                 try:
-                    cases = _Build(tree, folder, headers, place).programs()
+                    cases = _Build(tree, folder, headers, place, sandbox.find()).programs()
                 except BuildError as failed:
                     error = failed.message
                 step.result(f"{len(cases)} programs, {sum(map(len, cases.values()))} cases")
@@ -256,6 +258,7 @@ class _Build:
     folder: str
     headers: Path
     place: Path
+    sandbox: sandbox.Sandbox
 
     def programs(self) -> dict[str, list[list[str]]]:
         """Build them; each program's cases as fixture, variant and test, in the program's order.
@@ -277,7 +280,9 @@ class _Build:
             else:
                 (work / part.name).symlink_to(part)
         sources = work / _SELFTESTS / self.folder
-        self._take_time(sources.parent / _HARNESS)
+        if sources.resolve() != work.resolve() / _SELFTESTS / self.folder:
+            raise BuildError(f"    {_SELFTESTS / self.folder} is a link")
+        self._take_time(taken(sources.parent, _HARNESS))
         built = self._make(sources, "built")
         for program in built:
             program.rename(self.place / program.name)
@@ -288,8 +293,16 @@ class _Build:
             (sources / f"{name}.c").write_text(_LISTER % f"{name}.program.c")
         listers = {lister.name: lister for lister in self._make(sources, "listers")}
         cases = {name: [["", "", ""]] for name in names}
-        cases |= {name: [line.split("\t") for line in run([listers[name]])] for name in listed}
+        cases |= {name: self._listed(listers[name]) for name in listed}
         return cases
+
+    def _listed(self, lister: Path) -> list[list[str]]:
+        """What the program's list holds, as it says itself."""
+        lines = run(self.sandbox.around([lister], reads=[lister.parent]))
+        found = [line.split("\t") for line in lines]
+        if not all(len(row) == 3 and all(map(_NAME.fullmatch, row)) for row in found):
+            raise BuildError(f"    {lister.name} lists what are no names of C: {found}")
+        return found
 
     @staticmethod
     def _take_time(harness: Path) -> None:
@@ -313,10 +326,14 @@ class _Build:
         words += [f"KHDR_INCLUDES=-isystem {self.headers}", "LDFLAGS=-static"]
         log = self.place / _LOG
         try:
-            run(words, log=log)
+            # Of the tree that is in the cache some are links, the others have a name here, too.
+            reads = [self.tree, self.place / "work", self.headers]
+            run(self.sandbox.around(words, reads=reads, writes=[output]), log=log)
         except CommandError as error:
             shown = errors_in(log.read_text(errors="replace"))
             raise BuildError("\n".join(f"    {line}" for line in shown)) from error
         return sorted(
-            file for file in output.iterdir() if file.is_file() and os.access(file, os.X_OK)
+            taken(output, file.name)
+            for file in output.iterdir()
+            if file.is_file() and os.access(file, os.X_OK)
         )

@@ -20,7 +20,7 @@ from types import ModuleType
 
 from lab.cache import Cache, hash_of_file
 from lab.errors import BuildError, DriftError
-from lab.kernel import Kernel
+from lab.kernel import Kernel, sandbox
 from lab.kernel.build import errors_in
 from lab.proc import CommandError, run
 from lab.progress import Progress
@@ -198,6 +198,7 @@ def read(headers: Path, what: str, wanted: Sequence[Item]) -> dict[str, int]:
     expressions: list[str] = [*structs, *dict.fromkeys(item.expression for item in wanted)]
     includes = [f"#include <{name}>" for name in HEADERS if (headers / name).is_file()]
     lines = [f"VALUE({expression})," for expression in expressions]
+    walls = sandbox.find()
     with tempfile.TemporaryDirectory() as folder:
         probe = Path(folder) / "probe"
         source = probe.with_suffix(".c")
@@ -207,8 +208,11 @@ def read(headers: Path, what: str, wanted: Sequence[Item]) -> dict[str, int]:
             source.write_text(_PROGRAM % ("\n".join(includes), _LIST, text))
             # One place for all that a macro's words come from: the line of the list.
             words = ["-w", "-O0", "-ftrack-macro-expansion=0", "-fmax-errors=0"]
-            run(["gcc", *words, "-nostdinc", "-isystem", headers, "-o", probe, source])
-            return run([probe])
+            paths = ["-isystem", str(headers), "-o", str(probe), str(source)]
+            compiler = ["gcc", *words, "-nostdinc", *paths]
+            # Headers can hold functions, and some of those run before main().
+            run(walls.around(compiler, reads=[headers], writes=[probe.parent]))
+            return run(walls.around([probe], reads=[probe.parent]))
 
         try:
             printed = attempt()

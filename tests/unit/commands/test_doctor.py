@@ -80,7 +80,7 @@ class Host:
         patch.setattr(host, "KVM_NODE", self.node)
         patch.setattr(host, "KEYRING", self.keyring)
         patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-        for name in ("gcc", "ld", "clang", "ld.lld", "musl-gcc", "ccache"):
+        for name in ("gcc", "ld", "clang", "ld.lld", "musl-gcc", "ccache", "bwrap"):
             self.program(name, f"echo {name} 12.2.0")
         self.qemu()
         self.packages()
@@ -403,3 +403,14 @@ def test_every_line_fits_the_terminal(
     assert "✗ flex            is not installed (kernel build: reads Kconfig)" in lines
     assert "                  mend: apt-get install flex" in lines
     assert lines[-1] == "`vfio-lab run` cannot work: 1 missing"
+
+
+def test_a_host_without_walls_costs_something(machine: Host, examined: Callable[[], Any]) -> None:
+    machine.program("bwrap", "echo 'No permissions to create new namespace' >&2; exit 1")
+    status, found = examined()
+    assert status == 0
+    assert found["sandbox"]["mark"] == "costs"
+    assert found["sandbox"]["found"] == "No permissions to create new namespace"
+    assert "with your rights" in found["sandbox"]["cost"]
+    machine.patch.setenv("VFIO_LAB_SANDBOX", "on")
+    assert examined()[0] == 2
