@@ -25,7 +25,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from lab.errors import InfrastructureError
-from lab.proc import disk_full
+from lab.proc import room_in
 
 PROVENANCE = "provenance.json"
 WORK = "work"  # the kind of all work places
@@ -295,10 +295,9 @@ class Cache:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            yield
+            with room_in(self.root):
+                yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise disk_full(f"{self.root} ({error.strerror})") from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise InfrastructureError(
                     f"cannot write to the cache: {error.filename or self.root}: {error.strerror}",

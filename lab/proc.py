@@ -2,6 +2,7 @@
 """Other people's programs, run so that none outlives the lab and none fails in silence."""
 
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -122,6 +123,17 @@ def run(
             raise disk_full(full.strip())
         raise CommandError(words, status, list(lines))
     return list(lines)
+
+
+@contextmanager
+def room_in(place: Path) -> Iterator[None]:
+    """The block writes there. Raises InfrastructureError on a full disk (ENOSPC, EDQUOT)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(f"{place} ({error.strerror})") from error
+        raise
 
 
 def disk_full(detail: str) -> InfrastructureError:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from lab.results.layout import plain_table
 
 _SHORT = 0.1  # seconds; below it they are shown as milliseconds
 
@@ -56,11 +57,11 @@ def print_json(benchmarks: Mapping[str, Sequence[Measured]]) -> None:
 def show(title: str, measured: Sequence[Measured]) -> None:
     """A table of them."""
     medians = {each.name: each.median for each in measured}
-    table = Table(title=f"bench {title}", title_justify="left")
-    table.add_column("measured")
-    for column in ("runs", "minimum", "median", "maximum", "", "ratio"):
-        table.add_column(column, justify="left" if not column else "right")
-    table.add_column("to")
+    table = plain_table()
+    table.add_column(f"bench {title}", no_wrap=True)
+    for column in ("runs", "min", "median", "max", "", "ratio"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    table.add_column("to", no_wrap=True)
     for each in measured:
         short = each.unit == "s" and each.median < _SHORT
         times = [

@@ -141,6 +141,7 @@ def script(argv: Sequence[str], *archives: Path) -> str:
         "# Starts this guest by hand, with its console here and its QMP on ./qmp.sock.\n"
         f"# `info usernet` on QMP's human monitor says where SSH is; the key is ./{PRIVATE}.\n"
         'cd "$(dirname "$0")" || exit\n'
+        "umask 077\n"  # for what it makes: the keys in another file, and a socket
         f"cat {ARCHIVE} {shlex.join(map(str, archives))} >{INITRAMFS} || exit\n"
         f'exec {command} "$@"\n'
     )

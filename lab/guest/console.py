@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A guest's serial console: always read, always stored, and searched as it comes."""
+"""A guest's serial console: always read, always stored, and searched as it comes.
+
+Reading never stops, for a guest whose console nobody reads stands still: not when the disk is full,
+and not when it prints for hours.
+"""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from lab.deadline import Deadline
+
+_KEPT = 16 << 20  # bytes in memory, up to twice as many; the file has all
+_TAIL = 8 << 10  # bytes that an error message may show
 
 
 class Console(asyncio.Protocol):
@@ -17,18 +25,33 @@ class Console(asyncio.Protocol):
         self.path = path
         self._file: IO[bytes] = path.open("wb", buffering=0)
         self._bytes = bytearray()
+        self._dropped = 0  # bytes before those
+        self._stored = 0  # bytes of those that are in the file
         self._changed = threading.Condition()
         self._ended = False
 
     def data_received(self, data: bytes) -> None:
-        self._file.write(data)
         with self._changed:
             self._bytes += data
+            self._store()
             self._changed.notify_all()
 
+    def _store(self) -> None:
+        # What a full disk does not take now it may take next time. That it is full is told by
+        # whoever writes the run's results to it.
+        with contextlib.suppress(OSError), memoryview(self._bytes) as held:
+            while self._stored < len(held):
+                self._stored += self._file.write(held[self._stored :])
+        if len(self._bytes) > 2 * _KEPT:
+            doomed = len(self._bytes) - _KEPT
+            del self._bytes[:doomed]
+            self._dropped += doomed
+            self._stored = max(0, self._stored - doomed)
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's name)
-        self._file.close()
         with self._changed:
+            self._store()
+            self._file.close()
             self._ended = True
             self._changed.notify_all()
 
@@ -47,17 +70,18 @@ class Console(asyncio.Protocol):
     def size(self) -> int:
         """Bytes read so far; a position for `text`."""
         with self._changed:
-            return len(self._bytes)
+            return self._dropped + len(self._bytes)
 
     def text(self, start: int = 0) -> str:
-        """What the guest has printed from byte `start` on."""
+        """What the guest has printed from byte `start` on, at least the last 16 MiB of it."""
         with self._changed:
-            data = bytes(self._bytes[start:])
+            data = bytes(self._bytes[max(0, start - self._dropped) :])
         return data.decode(errors="replace").replace("\r\n", "\n")
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines, for an error message."""
-        return "\n".join(f"    {line}" for line in self.text().splitlines()[-lines:])
+        """The last lines, for an error message: 8 KiB at the most."""
+        last = self.text(max(0, self.size - _TAIL))
+        return "\n".join(f"    {line}" for line in last.splitlines()[-lines:])
 
     def wait_until(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Whether `condition` held before the console ended or time was up.

@@ -16,10 +16,11 @@ from lab.errors import GuestLost, InfrastructureError
 from lab.guest import apic
 from lab.guest.accel import Accelerator, Memory
 from lab.guest.argv import INITRAMFS, Boot, arguments, present, script
-from lab.guest.keys import Keys
+from lab.guest.keys import Keys, store_private
 from lab.guest.launch import Running, launch
 from lab.guest.loop import Loop
 from lab.guest.qemu import Qemu
+from lab.proc import room_in
 from lab.splats import Kind, find
 
 if TYPE_CHECKING:
@@ -189,13 +190,15 @@ def _boot_with(
     repeats: int,
 ) -> Iterator[Guest]:
     keys = Keys.make()
-    keys.store(folder)
     options = arguments(order, hypervisor.qemu, accelerator)
     by_hand = folder / "qemu.sh"
-    by_hand.write_text(script([str(hypervisor.qemu.path), *options], *order.archives))
-    by_hand.chmod(0o755)
     initramfs = folder / INITRAMFS
-    initramfs.write_bytes(keys.archive + b"".join(a.read_bytes() for a in order.archives))
+    with room_in(folder):
+        keys.store(folder)
+        by_hand.write_text(script([str(hypervisor.qemu.path), *options], *order.archives))
+        by_hand.chmod(0o755)
+        whole = keys.archive + b"".join(a.read_bytes() for a in order.archives)
+        store_private(initramfs, whole)
     devices = present(order.machine, hypervisor.qemu)
     started = time.monotonic()
     with launch(hypervisor.loop, hypervisor.qemu.path, options, folder) as running:

@@ -47,10 +47,8 @@ class Keys:
 
     def store(self, folder: Path) -> None:
         """Keep in `folder` what starting and entering the guest by hand needs."""
-        with open(folder / PRIVATE, "wb", opener=_for_us_alone) as file:
-            file.write(self.private)
-        with open(folder / ARCHIVE, "wb", opener=_for_us_alone) as file:
-            file.write(self.archive)
+        store_private(folder / PRIVATE, self.private)
+        store_private(folder / ARCHIVE, self.archive)
 
     @cached_property
     def archive(self) -> bytes:
@@ -63,8 +61,14 @@ class Keys:
         )
 
 
-def _for_us_alone(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def store_private(path: Path, content: bytes) -> None:
+    """Write a file with a key in it: nobody else reads it, not even for a moment."""
+
+    def for_us_alone(name: str, flags: int) -> int:
+        return os.open(name, flags, 0o600)
+
+    with open(path, "wb", opener=for_us_alone) as file:
+        file.write(content)
 
 
 def _string(data: bytes) -> bytes:

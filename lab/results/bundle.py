@@ -39,7 +39,7 @@ SCHEMA = 1
 
 _BLOCK = 1 << 20  # bytes
 _LONGEST_LIST = 16 << 20  # bytes
-_SECRET = {"id_ed25519", "keys.cpio"}  # of guests that are gone
+_SECRET = {"id_ed25519", "keys.cpio", "initramfs"}  # of guests that are gone
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _GZIP = b"\x1f\x8b"
 _Stream = IO[bytes] | gzip.GzipFile

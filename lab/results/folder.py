@@ -28,6 +28,7 @@ from typing import Any
 import platformdirs
 
 from lab.errors import ConfigurationError, InfrastructureError
+from lab.proc import room_in
 from lab.results.junit import junit
 from lab.results.record import RunRecord
 from lab.results.replay import ORDERS, SCRIPT, Replay
@@ -145,7 +146,8 @@ class RunFolder:
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         try:
-            yield
+            with room_in(self.path):
+                yield
         except OSError as error:
             words = f"{self.path}: {what} cannot be written: {error.strerror}"
             raise InfrastructureError(words) from error

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Every byte of a console is stored, and whoever waits for one is woken."""
 
+import resource
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -101,3 +103,48 @@ def test_what_was_printed_can_be_read_after_the_end(console: Console) -> None:
     console.connection_lost(ConnectionResetError())
     assert console.text() == "last words"
     assert console.wait_until(lambda: "words" in console.text(), Deadline.after(0))
+
+
+def test_a_full_disk_stops_no_reading(tmp_path: Path) -> None:
+    (tmp_path / "console.log").symlink_to("/dev/full")
+    console = Console(tmp_path / "console.log")
+    console.data_received(b"one\n")
+    console.data_received(b"two\n")
+    assert console.text() == "one\ntwo\n"
+    console.connection_lost(None)
+    assert console.ended
+
+
+def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(tmp_path: Path) -> None:
+    """Of a file that may not grow, the kernel says EFBIG: it stands for a disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    console = Console(tmp_path / "console.log")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6, limits[1]))
+        console.data_received(b"one\ntwo\nthree\n")
+        assert console.path.read_bytes() == b"one\ntw"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    console.data_received(b"four\n")
+    assert console.path.read_bytes() == b"one\ntwo\nthree\nfour\n"
+
+
+def test_memory_does_not_grow_with_what_is_printed(console: Console) -> None:
+    chunk = b"%063d\n" * 1024
+    count = 1500  # of 64 KiB
+    for number in range(count):
+        console.data_received(chunk % tuple(range(number * 1024, number * 1024 + 1024)))
+    assert console.size == console.path.stat().st_size == count << 16
+    assert 16 << 20 <= len(console.text()) <= 32 << 20
+    last = f"{count * 1024 - 1:063d}\n"
+    assert console.text().endswith(last)
+    assert console.text(console.size - 64) == last
+    assert console.text(console.size) == ""
+
+
+def test_the_tail_of_a_line_that_does_not_end_is_short(console: Console) -> None:
+    console.data_received(b"x" * 10_000_000 + b"END")
+    assert len(console.tail()) < 10_000
+    assert console.tail().endswith("END")
