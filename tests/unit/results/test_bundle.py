@@ -244,6 +244,7 @@ WRONG = {"size": 1, "sha256": "0" * 64}
         (b"plain", "is no bundle"),
         (b"", "is no bundle"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # the same in every process
 )
 def test_nothing_is_written_elsewhere(tmp_path: Path, content: bytes, match: str) -> None:
     archive, place = tmp_path / "archive", tmp_path / "a" / "b" / "out"
