@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Guests that boot and end while tests run, so that nobody waits for them."""
+"""Guests that boot and end while tests run, so that nobody waits for them.
+
+QEMU's own snapshots would be quicker than a boot (0.5 s to restore a guest beside 2.4 s to boot it,
+measured with QEMU 10.0), but not honest: `edu` has no state that QEMU saves, nor does it refuse to.
+The restored device has lost its BARs and its command register, of which the guest's kernel knows
+nothing. A guest that is ready beforehand costs no waiting either.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
