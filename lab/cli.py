@@ -30,6 +30,7 @@ from lab.options import (
     Tests,
     Update,
 )
+from lab.results.text import printable
 
 # A command imports what it needs when it is called: `vfio-lab run` has QEMU started before most of
 # Python's packages are loaded, and `--help` loads none of them.
@@ -493,7 +494,7 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except LabError as error:
-        print(f"vfio-lab: {error}", file=sys.stderr)
+        print(f"vfio-lab: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("vfio-lab: interrupted", file=sys.stderr)
