@@ -10,8 +10,11 @@ from lab.errors import ConfigurationError
 from lab.kernel import Kernel
 from lab.trial.finding import Finding
 from lab.trial.reply import POLICY, Answer, reply
+from lab.vfio.trace import essence
 
 _CONSOLE = "console.log"
+_CALLS = "calls.txt"
+_LAST_CALLS = 12
 
 
 def write_reply(finding: Finding, run: Path, file: Path, *, whole: bool) -> None:
@@ -26,7 +29,14 @@ def write_reply(finding: Finding, run: Path, file: Path, *, whole: bool) -> None
     evidence = bad[0].test.evidence if bad else ()
     if finding.crash:
         evidence = tuple(sorted(str(log.relative_to(run)) for log in run.rglob(_CONSOLE)))
-    answer = Answer(finding, _title(base), _word(base), whole, _console(run, evidence))
+    answer = Answer(
+        finding,
+        _title(base),
+        _word(base),
+        whole,
+        console=_read(run, evidence, _CONSOLE),
+        calls=essence(_read(run, evidence, _CALLS), _LAST_CALLS),
+    )
     try:
         file.write_bytes(reply(answer, sender()).as_bytes(policy=POLICY))
     except OSError as error:
@@ -84,9 +94,10 @@ def _word(base: Kernel) -> str:
     return str(base.provenance.get("name", base.name))
 
 
-def _console(run: Path, evidence: tuple[str, ...]) -> str:
-    """What the test's guest had printed: the guest was ended after it."""
-    names = [path for path in evidence if Path(path).name == _CONSOLE]
+def _read(run: Path, evidence: tuple[str, ...], name: str) -> str:
+    """The first file of this name that the test left: of the console, its guest's, which was ended
+    after it."""
+    names = [path for path in evidence if Path(path).name == name]
     try:
         return (run / names[0]).read_text(errors="replace") if names else ""
     except OSError:

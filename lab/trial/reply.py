@@ -40,7 +40,7 @@ class Answer:
 
     `base` names the kernel below it in words, `kernel` as --kernel takes it. `whole` says that
     nothing narrowed its tests down. `console` is what the guest had printed when the first broken
-    test failed, or the kernel did not come up.
+    test failed, or the kernel did not come up; `calls` are the last ones that this test made.
     """
 
     finding: Finding
@@ -48,6 +48,7 @@ class Answer:
     kernel: str
     whole: bool
     console: str = ""
+    calls: Sequence[str] = ()
 
     @property
     def is_tested(self) -> bool:
@@ -294,10 +295,23 @@ def _evidence(answer: Answer, test: TestRecord) -> Iterator[str]:
         )
     message = printable(test.message).strip()
     yield "\n".join([f"{printable(test.id)}:", *(f"  {line}" for line in message.splitlines())])
+    if answer.calls:
+        yield "\n".join(["Its last calls:", "", *map(_call, answer.calls)])
     if test.splats:
         yield _cut("The kernel printed:", printable(test.splats[0]).strip().splitlines()[:_SPLAT])
     elif answer.console.strip():
         yield _console(answer)
+
+
+def _call(call: str) -> str:
+    return textwrap.fill(
+        printable(call),
+        _WIDTH,
+        initial_indent=" " * 4,
+        subsequent_indent=" " * 12,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _console(answer: Answer) -> str:

@@ -5,10 +5,16 @@
 the arguments mean, `process` follows which fd is which file, and `values` writes numbers.
 """
 
+import re
 from collections.abc import Iterable
 
 from lab.agent.trace import Recording
 from lab.vfio.trace.lines import Line, Reader, host_clock
+
+_TESTED = "Calls of the processes under test"
+_COLUMN = 20  # where a call begins in its line
+_TOOK = re.compile(r" <[0-9.]+>$")
+_TOLD = re.compile(r'^ioctl\(|^openat\(AT_FDCWD, "/dev/| --- |= \?$')
 
 
 def readable(recording: Recording, made_ready: Recording, hands: int) -> str:
@@ -24,11 +30,20 @@ def readable(recording: Recording, made_ready: Recording, hands: int) -> str:
     names = {hands: "the lab's own", **before.names, **during.names}
     parts = [
         "\n".join(_head(recording, tested, names, zero)),
-        _section("Calls of the processes under test", tested, zero),
+        _section(_TESTED, tested, zero),
         _section("The lab's own calls meanwhile", own, zero),
         _section("The lab's own calls when the guest was new", before.lines(), zero),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def essence(text: str, most: int) -> list[str]:
+    """The last calls under test that are about devices, of what `readable` made, without times:
+    ioctls, opens of nodes, and what faulted or was never answered.
+    """
+    section = next((part for part in text.split("\n\n") if part.startswith(_TESTED)), "")
+    calls = [_TOOK.sub("", line[_COLUMN:]) for line in section.splitlines()]
+    return [call for call in calls if _TOLD.search(call)][-most:]
 
 
 def _head(

@@ -25,6 +25,7 @@ BASE = Kernel(
     {"name": "v6.12", "source": {"package": "linux", "version": "6.12.117-1"}},
 )  # fmt: skip
 CONSOLE = "guests/001/console.log"
+CALLS = "tests/test_x.test_y/calls.txt"
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,13 @@ def run(tmp_path: Path) -> Path:
 
 def test_what_is_broken(tmp_path: Path, run: Path) -> None:
     test = TestRecord(
-        "tests/test_x.py::test_y", "contract", Verdict.BROKEN, 0.1, evidence=(CONSOLE,)
+        "tests/test_x.py::test_y", "contract", Verdict.BROKEN, 0.1, evidence=(CONSOLE, CALLS)
+    )
+    (run / CALLS).parent.mkdir(parents=True)
+    (run / CALLS).write_text(
+        "\n\nCalls of the processes under test:\n"
+        "     70    0.000001 ioctl(4, VFIO_DEVICE_RESET) = 0 <0.000001>\n"
+        "     70    0.000002 close(4) = 0 <0.000001>\n"
     )
     after = RunRecord("0.1.0", "2026-11-22T12:59:00Z", 1.0, tests=(test,))
     RunFolder(run).write(after)
@@ -60,6 +67,7 @@ def test_what_is_broken(tmp_path: Path, run: Path) -> None:
     assert "From: =?utf-8?q?J=C3=B6rg?= Tester <joerg@lab.test>\n" in text
     assert "\nIn-Reply-To: <one@kernel.test>\n" in text
     assert "\nBase     v6.12 (6.12.117, 6.12.117-1)\n" in text
+    assert "\nIts last calls:\n\n    ioctl(4, VFIO_DEVICE_RESET) = 0\n\n" in text
     assert "\n    first\n    last \ufffd\n" in text
     assert "\n    vfio-lab run --kernel v6.12 --series SERIES \\\n        -k test_y\n" in text
     with pytest.raises(ConfigurationError, match="Is a directory"):

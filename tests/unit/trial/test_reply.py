@@ -120,6 +120,11 @@ BAD = answer(
     run(flags=BROKEN, size=KEPT),
     culprit=Culprit(2, 2, "[PATCH v2 2/2] vfio: cdev: Drop a check"),
     console="[    1.0] before\r\n" * 20 + "[    2.0] last\r\n",
+    calls=[
+        'openat(AT_FDCWD, "/dev/iommu", O_RDWR) = 3</dev/iommu>',
+        "ioctl(4</dev/vfio/devices/vfio0>, VFIO_DEVICE_ATTACH_IOMMUFD_PT, "
+        "{argsz=12, flags=1, pt_id=2}) = 0",
+    ],
 )
 UNDECIDED = answer(run(flags=KEPT, size=BROKEN), run(flags=LOST, size=BROKEN))
 
@@ -179,6 +184,12 @@ IOAS-1 says: ATTACH takes an IOAS or a page table, and no flag.
 
 tests/contract/test_iommufd.py::test_flags[iommufd]:
   ATTACH gave 0, not EINVAL
+
+Its last calls:
+
+    openat(AT_FDCWD, "/dev/iommu", O_RDWR) = 3</dev/iommu>
+    ioctl(4</dev/vfio/devices/vfio0>, VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+            {argsz=12, flags=1, pt_id=2}) = 0
 
 The last lines on the console were:
 

@@ -9,7 +9,7 @@ from lab.agent.calls import close, openat
 from lab.agent.program import Buf, Call, Delay, Field, Imm, Load, Program, Reg
 from lab.agent.syscalls import Syscall
 from lab.agent.trace import Began, Ended, Exchange, Recording, Trace
-from lab.vfio.trace import readable
+from lab.vfio.trace import essence, readable
 from lab.vfio.uapi import DeviceRequest, VfioDeviceBindIommufd
 
 from .conftest import PID, Answer, Guest, Round
@@ -156,3 +156,22 @@ def test_what_was_not_kept_is_told(guest: Guest) -> None:
     events = guest.trace.take().events
     text = readable(Recording(events, 7), Recording(), 1)
     assert "The first 7 programs were not kept: they took too much room.\n" in text
+
+
+def test_the_essence_is_what_was_asked_of_devices(guest: Guest) -> None:
+    guest.open(CDEV, 4)
+    guest.open("/sys/x", 5)
+    for fd in (4, 5):
+        guest.ioctl(fd, DeviceRequest.VFIO_DEVICE_RESET)
+        guest.call(Syscall.CLOSE, fd)
+    guest.run(Program(setup=(close(0),)), None)
+    text = readable(guest.trace.take(), Recording(), 1)
+    told = [
+        f'openat(AT_FDCWD, "{CDEV}", O_RDWR) = 4<{CDEV}>',
+        f"ioctl(4<{CDEV}>, VFIO_DEVICE_RESET) = 0",
+        "ioctl(5</sys/x>, VFIO_DEVICE_RESET) = 0",
+        "close(r0) = ?",
+    ]
+    assert essence(text, 10) == told
+    assert essence(text, 2) == told[2:]
+    assert essence("", 2) == []
