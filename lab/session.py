@@ -16,6 +16,7 @@ import lab as package
 from lab.cache import Cache
 from lab.cell import Choice, Parts
 from lab.config import Lab
+from lab.errors import InfrastructureError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
@@ -94,8 +95,17 @@ class Session(Worker):
         return self.record()
 
     def write(self) -> None:
-        """Write what is known so far, so that nothing is lost whatever happens next."""
-        self.folder.write(self.record())
+        """Write what is known so far, so that nothing is lost whatever happens next.
+
+        What hinders it, as a full disk, costs no verdict: it is told, the run goes on, and the
+        next time all is written.
+        """
+        try:
+            self.folder.write(self.record())
+        except InfrastructureError as error:
+            if str(error) not in [trouble.message for trouble in self.tally.trouble]:
+                self.progress.say(str(error))
+                self.add_trouble(error)
 
     def record(self) -> RunRecord:
         """The run as it stands."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One test under watch: what it raised, what the kernel said meanwhile, what it left behind."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +20,7 @@ from lab.worker import Worker
 
 _SOMETIMES = ("output.log", "hang.log", "vmcore")  # of programs, of a guest that hung or crashed
 _MOST = 1 << 20  # bytes of the console in a test's own folder
+_KILLED = re.compile(r"Out of memory: Killed process .*")  # mm/oom_kill.c: __oom_kill_process()
 _PATIENCE = 10.0  # seconds for the kernel's log
 
 
@@ -55,7 +58,7 @@ class Watch:
         error = call.excinfo.value
         if isinstance(error, LabError) and self._testbed and self._testbed.guest.alive:
             self._make_sure(self._testbed, error)
-        self._judgements.append(judge(error, self._lost()))
+        self._judgements.append(self._explained(judge(error, self._lost())))
         self.detail = "\n\n".join(filter(None, (self.detail, report.longreprtext)))
 
     @property
@@ -144,6 +147,14 @@ class Watch:
             return
         if stuck := testbed.guest.stuck_interrupt():
             self._judgements.append(judge(GuestLost(f"during the test: {stuck}"), None))
+
+    def _explained(self, judgement: Judgement) -> Judgement:
+        """An agent that died says not why; the guest's kernel does, where it had no memory left."""
+        if judgement.verdict is not Verdict.LAB_ERROR or not self._testbed:
+            return judgement
+        killed = _KILLED.search(self._testbed.guest.printed_since(self._console_start))
+        why = f"; the guest says: {killed[0]}" if killed else ""
+        return replace(judgement, message=judgement.message + why)
 
     def _lost(self) -> GuestLost | None:
         if self._testbed and not self._testbed.guest.alive:

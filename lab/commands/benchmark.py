@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lab.bench import agent, boot, pool, series, workers
+from lab.bench import agent, boot, guests, pool, series, workers
 from lab.bench.figures import Measured, print_json, show
 from lab.cell import Choice
 from lab.config import Lab, known
@@ -11,6 +11,7 @@ from lab.config import Lab, known
 _BENCHMARKS: dict[str, Callable[[Lab, Choice, int], Sequence[Measured]]] = {
     "boot": boot.measure,
     "agent": agent.measure,
+    "guests": guests.measure,
     "pool": pool.measure,
     "workers": workers.measure,
     "series": series.measure,
