@@ -123,6 +123,7 @@ class Session(Worker):
                 "python": platform.python_version(),
             },
             machines=dict(tally.machines),
+            detectors=dict(tally.detectors),
             figures=tally.figures,
             tests=tuple(tally.tests),
             trouble=tuple(tally.trouble),

@@ -14,7 +14,8 @@ from lab.results.verdict import Verdict
 class Tally(Written):
     """Grows while tests run; JSON can carry it from one process to another.
 
-    `machines` are those that guests were booted on, by name. `first_seconds` says once how long the
+    `machines` are those that guests were booted on, by name; `detectors` what looked at them after
+    each test. `first_seconds` says once how long the
     user waited for what; `repeats` how often each guest's boot was repeated, by its folder's name.
     `waited` is how many seconds tests have waited for guests, but for each process's first.
     """
@@ -23,6 +24,7 @@ class Tally(Written):
     tests: list[TestRecord] = field(default_factory=list)
     trouble: list[Trouble] = field(default_factory=list)
     machines: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    detectors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     first_seconds: dict[str, float] = field(default_factory=dict)
     repeats: dict[str, int] = field(default_factory=dict)
     waited: float = 0.0
@@ -39,6 +41,7 @@ class Tally(Written):
         self.accelerator = self.accelerator or other.accelerator
         self.trouble += other.trouble
         self.machines |= other.machines
+        self.detectors |= other.detectors
         for what, seconds in other.first_seconds.items():
             self.first_seconds.setdefault(what, seconds)
         self.repeats |= other.repeats

@@ -124,7 +124,9 @@ class RunRecord(Written):
     what was tested and where; their values are whatever JSON can write. Of them the reports read
     `kernel["release"]`, `machine["name"]`, `qemu["version"]` and `host["name"]`, where they are
     there. `machine` is what was asked for; `machines` are all that guests were booted on, by name,
-    as some tests need one of their own. `accel` is `kvm` or `tcg`; `selection` is what the user
+    as some tests need one of their own; `detectors` are, by the same names, what looked for things
+    that tests leave behind: a kernel may lack what others can be asked. `accel` is `kvm` or `tcg`;
+    `selection` is what the user
     asked for, in the words of the command line. `figures` are measured numbers, the unit in the
     name: `boot_seconds`. `finished` is false while the run is under way, and stays so when it was
     interrupted.
@@ -139,6 +141,7 @@ class RunRecord(Written):
     image: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
     machines: Mapping[str, Any] = field(default_factory=dict)
+    detectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     qemu: Mapping[str, Any] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)

@@ -96,6 +96,7 @@ def test_kept_and_what_the_folder_holds(small_lab: "SmallLab") -> None:
     assert outcome.results["status"] == 0
     assert outcome.results["accel"] in ("kvm", "tcg")
     assert outcome.results["kernel"]["release"]
+    assert "processes" in outcome.results["detectors"]["vtd"]
     for name in ("kernel.json", "image.json"):
         assert json.loads((outcome.folder / name).read_text())["key"]
     cases = ElementTree.parse(outcome.folder / "junit.xml").iter("testcase")
