@@ -201,6 +201,19 @@ def test_a_bar_ends_where_its_region_does(process: Process, edu: Device, mode: M
 
 
 @contract("REG-2")
+def test_what_is_no_bar_cannot_be_mapped(process: Process, edu: Device, mode: Mode) -> None:
+    """vfio_pci_core_mmap(): the ROM, config space, VGA, and what is behind the last region."""
+    with open_device(process, edu, mode) as opened:
+        file, first = opened.device, opened.device.region(0)
+        step = file.region(1).offset - first.offset
+        for index in range(PciRegion.VFIO_PCI_ROM_REGION_INDEX, file.info().num_regions + 1):
+            with raises_errno(EINVAL):
+                file.mmap(process.page_size, offset=first.offset + index * step)
+        with file.mmap(process.page_size, offset=first.offset):
+            pass
+
+
+@contract("REG-2")
 def test_registers_are_out_of_reach_while_decoding_is_off(
     process: Process, edu: Device, mode: Mode
 ) -> None:

@@ -49,6 +49,7 @@ class PciRegion(IntEnum):
     """Indices of a PCI device's regions."""
 
     VFIO_PCI_BAR0_REGION_INDEX = 0
+    VFIO_PCI_ROM_REGION_INDEX = 6
     VFIO_PCI_CONFIG_REGION_INDEX = 7
 
 
