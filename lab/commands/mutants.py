@@ -3,13 +3,16 @@
 
 A mutant is a mail in kernels/mutants whose patch breaks one rule, which its text names. The next
 one is compiled while the tests of the one before run in a process of their own.
+
+One that names a variant is hunted twice: on the kernel as it is, where its rule's tests must not
+notice, and with the variant, where they must: it shows what the variant is for.
 """
 
 import json
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from subprocess import Popen
@@ -38,8 +41,9 @@ from lab.trial.child import record_of, run_of
 
 FOLDER = Path("kernels/mutants")
 SUMMARY = "mutants.json"
-SCHEMA = 1
+SCHEMA = 2
 _BREAKS = re.compile(r"^A mutant that breaks (?P<rule>\S+) of the contract\b", re.MULTILINE)
+_VARIANT = re.compile(r"^Variant: (?P<name>\S+)$", re.MULTILINE)
 _TRIES = 2  # a lost guest proves nothing
 _UNPATCHED = "unpatched"
 
@@ -49,6 +53,7 @@ class Fate(StrEnum):
 
     KILLED = "killed"
     ELSEWHERE = "killed by another rule"
+    WITHOUT = "killed without its variant"
     SURVIVED = "survived"
     TROUBLE = "trouble"
 
@@ -60,11 +65,13 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Mutant:
-    """A series of one patch, and the rule that it breaks."""
+    """A series of one patch, and the rule that it breaks. `variant` are the fragments, joined by
+    "+", of the kernel on which that shows; it is empty where it shows on any."""
 
     name: str
     rule: str
     series: Series
+    variant: str = ""
 
     @classmethod
     def read(cls, file: Path) -> "Mutant":
@@ -76,8 +83,10 @@ class Mutant:
                 f"{file} does not say what it breaks",
                 hint="expected a line `A mutant that breaks RULE of the contract, …` in its text",
             )
+        variant = _VARIANT.search(series.text)
+        named = variant["name"] if variant else ""
         try:
-            return cls(file.stem, known("rule", found["rule"], rules()), series)
+            return cls(file.stem, known("rule", found["rule"], rules()), series, named)
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error.message}", hint=error.hint) from None
 
@@ -103,7 +112,10 @@ class Finding:
 
 @dataclass
 class Report:
-    """What is known so far. `status`: 0 each is killed by its own rule, 1 one is not, 2 trouble."""
+    """What is known so far. `status`: 0 each is killed by its own rule, 1 one is not, 2 trouble.
+
+    `unpatched` says of each kernel, by its name, what its tests took.
+    """
 
     kernel: str
     machine: str
@@ -135,12 +147,19 @@ def mutants_of(lab: Lab, names: Sequence[str]) -> list[Mutant]:
 def hunt(lab: Lab, choice: Choice, names: Sequence[str], *, out: Path | None, as_json: bool) -> int:
     """Build and test mutants, and report; returns the exit status."""
     mutants = mutants_of(lab, names)
-    progress = Progress()
-    base = Base.prepare(choice.kernel or lab.run.kernel, lab, Cache.of_user(), progress)
+    spec = choice.kernel or lab.run.kernel
+    cache, progress = Cache.of_user(), Progress()
+    base = Base.prepare(spec, lab, cache, progress)
     folder = RunFolder.create(out).path
     report = Report(base.kernel.name, choice.machine or lab.run.machine)
     try:
         _Hunt(lab, base, choice.machine, report, folder, progress).run(mutants)
+        judged = {finding.mutant for finding in report.findings}
+        left = [mutant for mutant in mutants if mutant.name not in judged]
+        for variant in dict.fromkeys(mutant.variant for mutant in left):
+            base = Base.prepare(f"{spec}+{variant}", lab, cache, progress)
+            wanted = [mutant for mutant in left if mutant.variant == variant]
+            _Hunt(lab, base, choice.machine, report, folder, progress, variant).run(wanted)
         report.finished = True
     finally:
         _write(report, folder)
@@ -159,24 +178,30 @@ class _Hunt:
     report: Report
     folder: Path
     progress: Progress
+    variant: str = ""  # what `base` has, and the kernel that was asked for has not
 
     def run(self, mutants: Sequence[Mutant]) -> None:
         """Test the unpatched kernel, then each mutant; Ctrl-C ends what runs and passes on."""
         wanted = sorted({mutant.rule for mutant in mutants})
-        with self._tests(self.base.kernel, _UNPATCHED, wanted) as first:
+        with self._tests(self.base.kernel, place := self._place(_UNPATCHED), wanted) as first:
             kernel = self._built(mutants[0])
-            self._must_be_green(self._record(first, _UNPATCHED))
+            self._must_be_green(self._record(first, place), place)
         for number, mutant in enumerate(mutants):
             coming = mutants[number + 1] if number + 1 < len(mutants) else None
             if kernel is None:
                 kernel = self._built(coming) if coming else None
                 continue
-            place = f"{mutant.name}/own"
+            place = self._place(f"{mutant.name}/own")
             with self._tests(kernel, place, [mutant.rule]) as tests:
                 following = self._built(coming) if coming else None
                 record = self._record(tests, place)
-            self._note(self._judged(mutant, kernel, place, record))
+            finding = self._judged(mutant, kernel, place, record)
+            self._note(finding if mutant.variant == self.variant else self._without(finding))
             kernel = following
+
+    def _place(self, name: str) -> str:
+        """The folder of a run, relative to the whole's."""
+        return f"{self.variant}/{name}" if self.variant else name
 
     def _built(self, mutant: Mutant) -> Kernel | None:
         """The mutant's kernel, or None where its patch is at fault: that is noted."""
@@ -192,7 +217,7 @@ class _Hunt:
         for again in range(2, _TRIES + 1):
             if killer(record, [mutant.rule]) or record.status != 2:
                 break
-            place = f"{mutant.name}/own-{again}"
+            place = self._place(f"{mutant.name}/own-{again}")
             record = self._tested(kernel, place, [mutant.rule])
         if test := killer(record, [mutant.rule]):
             return self._finding(mutant, Fate.KILLED, test, place, record)
@@ -202,7 +227,10 @@ class _Hunt:
             return self._finding(mutant, Fate.TROUBLE, None, place, record, "; ".join(said))
         checked = [test for test in record.tests if test.verdict.is_checked]
         why = f"{len(checked)} tests of {mutant.rule} did not notice"
-        record = self._tested(kernel, place := f"{mutant.name}/rest", others)
+        if mutant.variant != self.variant:
+            return self._finding(mutant, Fate.SURVIVED, None, place, record, why)
+        place = self._place(f"{mutant.name}/rest")
+        record = self._tested(kernel, place, others)
         if test := killer(record, others):
             return self._finding(mutant, Fate.ELSEWHERE, test, place, record)
         return self._finding(mutant, Fate.SURVIVED, None, place, record, why)
@@ -243,20 +271,31 @@ class _Hunt:
     def _record(self, process: Popen[str], place: str) -> RunRecord:
         return record_of(process, self.folder / place)
 
-    def _must_be_green(self, record: RunRecord) -> None:
+    def _must_be_green(self, record: RunRecord, place: str) -> None:
         """Raises LabError: of a test that fails anyway nothing can be learned."""
+        name = self.base.kernel.name
         checked = sum(test.verdict.is_checked for test in record.tests)
-        self.report.unpatched = {"tests": len(record.tests), "seconds": record.seconds}
+        self.report.unpatched[name] = {"tests": len(record.tests), "seconds": record.seconds}
         if record.status or not checked:
             broken = [test.id for test in record.tests if test.verdict.is_trouble]
             raise LabError(
-                f"the unpatched kernel does not pass ({', '.join(broken) or 'nothing was tested'})",
-                hint=f"mutants prove nothing until it does; see {self.folder / _UNPATCHED}",
+                f"the unpatched {name} does not pass ({', '.join(broken) or 'nothing was tested'})",
+                hint=f"mutants prove nothing until it does; see {self.folder / place}",
             )
-        words = f"✓ {_UNPATCHED}: {checked} tests kept in {record.seconds:.1f} s"
+        words = f"✓ {name}, {_UNPATCHED}: {checked} tests kept in {record.seconds:.1f} s"
         self.progress.say(words)
 
-    def _note(self, finding: Finding) -> None:
+    def _without(self, finding: Finding) -> Finding | None:
+        """Of a mutant that wants a variant, on a kernel that has it not: None where it went
+        unnoticed, as it must, and is to be hunted with the variant."""
+        if finding.fate is Fate.SURVIVED:
+            self.progress.say(f"✓ {finding.mutant}: nothing shows on {self.base.kernel.name}")
+            return None
+        return replace(finding, fate=Fate.WITHOUT) if finding.killed_by else finding
+
+    def _note(self, finding: Finding | None) -> None:
+        if not finding:
+            return
         self.report.findings.append(finding)
         _write(self.report, self.folder)
         mark = "✓" if finding.fate is Fate.KILLED else "✗"

@@ -3,10 +3,9 @@
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -28,7 +27,9 @@ Subject: [PATCH] vfio: Break it
 Break it.
 
 A mutant that breaks {rule} of the contract, to show that a test notices.
----
+
+Signed-off-by: somebody
+{trailers}---
 """
 LAB = """
 debian: {mirror: "http://mirror.test/debian", suites: [bookworm]}
@@ -56,7 +57,14 @@ record = dict(schema=1, version="1", started="2026-11-22T00:00:00Z", seconds=2.0
 (out / "results.json").write_text(json.dumps(record))
 """
 
-Write = Callable[[str, str, str], None]
+
+class Write(Protocol):
+    """Writes a mutant: its name, its rule, what its kernel will be like, and, where it names a
+    variant, what it will be like there."""
+
+    def __call__(
+        self, name: str, rule: str, what: str, variant: str = "", there: str = "", /
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class PretendedBase:
 
     folder: Path
     wrong: dict[str, str]
+    variant: str
 
     @property
     def kernel(self) -> Kernel:
@@ -77,9 +86,9 @@ class PretendedBase:
         return self._kernel(series.name)
 
     def _kernel(self, name: str) -> Kernel:
-        file = self.folder / name
-        file.write_text(self.wrong.get(name, ""))
-        return Kernel(name, file, None, None, None, None, None, name, {})
+        file = self.folder / f"{name}{self.variant}"
+        file.write_text(self.wrong.get(file.name, ""))
+        return Kernel(f"v6{self.variant}", file, None, None, None, None, None, name, {})
 
 
 @pytest.fixture
@@ -101,18 +110,21 @@ def wrong(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     program.write_text(RUN.format(python=sys.executable))
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    base = PretendedBase(tmp_path / "images", found)
-    monkeypatch.setattr(Base, "prepare", lambda *_: base)
+
+    def prepare(spec: str, *_: Any) -> PretendedBase:
+        return PretendedBase(tmp_path / "images", found, spec.removeprefix("v6"))
+
+    monkeypatch.setattr(Base, "prepare", prepare)
     return found
 
 
 @pytest.fixture
 def write(lab: Lab, wrong: dict[str, str]) -> Write:
-    """Writes a mutant, and says what its kernel will be like."""
-
-    def one(name: str, rule: str, what: str) -> None:
-        (lab.root / "kernels" / "mutants" / f"{name}.mbox").write_text(MAIL.format(rule=rule))
-        wrong[name] = what
+    def one(name: str, rule: str, what: str, variant: str = "", there: str = "") -> None:
+        trailers = f"Variant: {variant}\n" if variant else ""
+        text = MAIL.format(rule=rule, trailers=trailers)
+        (lab.root / "kernels" / "mutants" / f"{name}.mbox").write_text(text)
+        wrong[name], wrong[f"{name}+{variant}"] = what, there
 
     return one
 
@@ -176,9 +188,39 @@ def test_nothing_is_proven_when_the_unpatched_kernel_fails(
 ) -> None:
     write("own3-open", "OWN-3", "OWN-3 broken")
     wrong["unpatched"] = "OWN-3 broken"
-    with pytest.raises(LabError, match=r"the unpatched kernel does not pass .*test_OWN-3"):
+    with pytest.raises(LabError, match=r"the unpatched v6 does not pass .*test_OWN-3"):
         run(lab, tmp_path)
     assert json.loads((tmp_path / "out" / "mutants.json").read_text())["status"] == 2
+
+
+def test_one_that_wants_a_variant_is_killed_there_and_passes_without(
+    lab: Lab, write: Write, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write("own3-freed", "OWN-3", "", "kasan", "OWN-3 broken")
+    write("own4-lock", "OWN-4", "OWN-4 broken")
+    status, found = run(lab, tmp_path)
+    assert status == 0
+    assert [each["mutant"] for each in found] == ["own4-lock", "own3-freed"]
+    assert [each["folder"] for each in found] == ["own4-lock/own", "kasan/own3-freed/own"]
+    assert "own3-freed: nothing shows on v6" in capfd.readouterr().err
+    assert (tmp_path / "out/kasan/unpatched").is_dir()
+    assert not (tmp_path / "out/own3-freed/rest").exists()  # nothing is to notice: who, is all one
+
+
+def test_one_that_any_kernel_notices_wants_no_variant(
+    lab: Lab, write: Write, tmp_path: Path
+) -> None:
+    write("own3-freed", "OWN-3", "OWN-3 broken", "kasan", "OWN-3 broken")
+    status, (found,) = run(lab, tmp_path)
+    assert (status, found["fate"]) == (1, Fate.WITHOUT)
+    assert not (tmp_path / "out/kasan").exists()
+
+
+def test_one_that_its_variant_does_not_see_survives(lab: Lab, write: Write, tmp_path: Path) -> None:
+    write("own3-freed", "OWN-3", "", "kasan", "")
+    status, (found,) = run(lab, tmp_path)
+    assert (status, found["fate"]) == (1, Fate.SURVIVED)
+    assert found["folder"] == "kasan/own3-freed/rest"
 
 
 def test_only_those_that_are_named_are_tested(lab: Lab, write: Write, tmp_path: Path) -> None:
@@ -199,7 +241,7 @@ def test_an_unknown_name_is_refused(lab: Lab, write: Write, tmp_path: Path) -> N
     ("text", "message"),
     [
         ("Subject: fix\n", "does not say what it breaks"),
-        (MAIL.format(rule="OWN-99"), r"own\.mbox: unknown rule: 'OWN-99'"),
+        (MAIL.format(rule="OWN-99", trailers=""), r"own\.mbox: unknown rule: 'OWN-99'"),
     ],
 )
 def test_a_mail_names_a_rule_of_the_contract(tmp_path: Path, text: str, message: str) -> None:
