@@ -59,6 +59,7 @@ class Choice:
     qemu_arguments: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()  # more words for the guest's kernel
     boot_timeout: float = 120.0  # seconds
+    vmcore: bool = True  # whether the memory of a guest that its kernel lost is kept
     update: bool = False  # look for newer packages
 
 
@@ -242,6 +243,8 @@ class Cell:
             (*COMMAND_LINE, *self.choice.command_line),
             self.choice.qemu_arguments,
             self.parts.kernel.modules,
+            self.parts.kernel.vmlinux,
+            self.choice.vmcore,
         )
         stretch = self.variant.slower
         deadline = Deadline.after(self.choice.boot_timeout * stretch)

@@ -23,6 +23,8 @@ _MOST = 1 << 20  # bytes of the console in a test's own folder
 _KILLED = re.compile(r"Out of memory: Killed process .*")  # mm/oom_kill.c: __oom_kill_process()
 _PATIENCE = 10.0  # seconds for the kernel's log
 
+_ANSWER = 5.0  # seconds in which a guest that lives runs `true`
+
 
 class Watch:
     """Lives as long as one test does; see `lab.plugin.verdicts`.
@@ -56,9 +58,10 @@ class Watch:
         if call.excinfo is None:
             return
         error = call.excinfo.value
-        if isinstance(error, LabError) and self._testbed and self._testbed.guest.alive:
-            self._make_sure(self._testbed, error)
-        self._judgements.append(self._explained(judge(error, self._lost())))
+        lost = self._lost()
+        if isinstance(error, LabError) and self._testbed and not lost:
+            lost = self._silent(self._testbed)
+        self._judgements.append(self._explained(judge(error, lost)))
         self.detail = "\n\n".join(filter(None, (self.detail, report.longreprtext)))
 
     @property
@@ -137,16 +140,17 @@ class Watch:
             self._console_start = current.guest.console.size
         return self._testbed
 
-    def _make_sure(self, testbed: Testbed, error: LabError) -> None:
+    def _silent(self, testbed: Testbed) -> GuestLost | None:
         """A call that never returned, or a channel that broke: does the guest still answer?"""
+        guest = testbed.guest
         try:
-            testbed.guest.ssh.run("true", timeout=5.0)
+            guest.ssh.run("true", timeout=_ANSWER)
+            if not guest.clock_goes():
+                return GuestLost("during the test: the guest answers, but its clock stands")
         except GuestLost as silent:
-            if not isinstance(error, GuestLost):
-                self._judgements.append(judge(testbed.guest.why_lost(silent.message), None))
-            return
-        if stuck := testbed.guest.stuck_interrupt():
-            self._judgements.append(judge(GuestLost(f"during the test: {stuck}"), None))
+            return guest.why_lost(f"during the test: {silent.message}")
+        stuck = guest.stuck_interrupt()
+        return GuestLost(f"during the test: {stuck}") if stuck else None
 
     def _explained(self, judgement: Judgement) -> Judgement:
         """An agent that died says not why; the guest's kernel does, where it had no memory left."""

@@ -25,7 +25,8 @@ class Agent:
 
     `timeout` is for each call that brings none of its own, in seconds; in a guest that is slower
     than others every timeout is `stretch` times as long. Raises AgentDied or AgentTimeout when no
-    agent answers at the other end of `transport`, which is closed then. All that it does is taken
+    agent answers at the other end of `transport`, which is closed then. `whereabouts` tells for a
+    PID where the process is that did not answer in time, for messages. All that it does is taken
     down in `trace`.
     """
 
@@ -36,13 +37,14 @@ class Agent:
         timeout: float = 30.0,
         stretch: float = 1.0,
         name: str = "agent",
+        whereabouts: Callable[[int], str] | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.timeout = timeout
         self._stretch = stretch
         self._trace = trace or Trace(room=0)
         self._pid = 0  # until it has said hello
-        self._channel = Channel(transport, name, timeout * stretch, self._ended)
+        self._channel = Channel(transport, name, timeout * stretch, self._ended, whereabouts)
         self._pid = self._channel.hello.pid
         self._trace.add(Began(self._pid, name))
         self._running: Exchange | None = None

@@ -65,21 +65,30 @@ class Channel:
     """An agent that said hello, until something goes wrong or `close`.
 
     `name` is for messages, `timeout` for the hello, in seconds. `ended` is told of its end, once,
-    and why. Raises AgentDied or AgentTimeout when no agent answers at the other end of `transport`,
+    and why. `whereabouts` is asked where the process with this PID is that does not answer, before
+    it ends. Raises AgentDied or AgentTimeout when no agent answers at the other end of `transport`,
     which is closed then.
     """
 
     def __init__(
-        self, transport: Transport, name: str, timeout: float, ended: Callable[[str], None]
+        self,
+        transport: Transport,
+        name: str,
+        timeout: float,
+        ended: Callable[[str], None],
+        whereabouts: Callable[[int], str] | None = None,
     ) -> None:
         self.name = name
+        self._whereabouts = whereabouts
         self._transport = transport
         self._ended = ended
         self._frames = Frames(transport)
         self._gone: str | None = None
+        self._pid: int | None = None
         with self.use() as frames:
             _, payload = frames.receive(time.monotonic() + timeout)
             self.hello = decode_hello(payload)
+        self._pid = self.hello.pid
         self.name = f"{name} (pid {self.hello.pid})"
 
     @property
@@ -98,14 +107,19 @@ class Channel:
         try:
             yield self._frames
         except TimeoutError as error:
+            words = self._not_in_time()
             self.close("it did not answer in time")
-            raise AgentTimeout(f"{self.name} did not answer in time") from error
+            raise AgentTimeout(words) from error
         except (OSError, EOFError, ProtocolError) as error:
             self.close(str(error))
             raise AgentDied(f"{self.name} died: {error}") from error
         except BaseException:
             self.close("a call to it was interrupted")
             raise
+
+    def _not_in_time(self) -> str:
+        where = self._whereabouts(self._pid) if self._whereabouts and self._pid else ""
+        return f"{self.name} did not answer in time" + (f": {where}" if where else "")
 
     def close(self, why: str) -> None:
         """End the agent; a second time does nothing. `why` is told to whoever asks it again."""

@@ -42,4 +42,10 @@ def start(
 ) -> Process:
     """A new process in the guest; close it, or use it in a `with`. `stretch` is that of its
     timeouts. Raises GuestLost, AgentDied."""
-    return Process(guest.ssh.start(PLACE), name=name, trace=trace, stretch=stretch)
+    return Process(
+        guest.ssh.start(PLACE),
+        name=name,
+        whereabouts=guest.whereabouts,
+        trace=trace,
+        stretch=stretch,
+    )

@@ -24,10 +24,13 @@ CARD = "romfile=,event_idx=off"
 COMMAND_LINE = (
     "console=ttyS0",
     "printk.time=1",  # what bears no time is a program's, and no splat
-    # With -no-reboot a panic ends QEMU at once; an oops in a system call would leave its locks
-    # held and every later test hanging, so it is a panic too.
+    # With -no-reboot a panic is the guest's end at once; an oops in a system call would leave its
+    # locks held and every later test hanging, so it is a panic too.
     "panic=-1",
     "oops=panic",
+    # What asks a guest that hangs where it does: see `lab.guest.backtraces`.
+    "sysrq_always_enabled",
+    "unknown_nmi_panic",
 )
 
 
@@ -60,6 +63,8 @@ class Boot:
     command_line: tuple[str, ...] = COMMAND_LINE
     extra: tuple[str, ...] = ()  # the user's own words for QEMU
     modules: Path | None = None  # the kernel's, in an archive like the initramfs
+    symbols: Path | None = None  # its vmlinux, which names functions
+    vmcore: bool = True  # whether the memory of a guest that its kernel lost is kept
 
     @property
     def archives(self) -> tuple[Path, ...]:
@@ -113,6 +118,8 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
         # a panic becomes an event on QMP
         "-device", "pvpanic",
+        # the kernel's own note goes into a dump of its memory, without which drgn reads none
+        "-device", "vmcoreinfo",
         # every blocked DMA, where the guest's kernel prints ten in five seconds at the most
         *(["-trace", "vtd_dmar_fault"] if machine.iommu else []),
         # it must stand before the devices that it translates for

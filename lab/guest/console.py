@@ -29,6 +29,7 @@ class Console(asyncio.Protocol):
         self._stored = 0  # bytes of those that are in the file
         self._changed = threading.Condition()
         self._ended = False
+        self._answers: list[tuple[int, int]] = []
 
     def data_received(self, data: bytes) -> None:
         with self._changed:
@@ -75,12 +76,25 @@ class Console(asyncio.Protocol):
     def text(self, start: int = 0) -> str:
         """What the guest has printed from byte `start` on, at least the last 16 MiB of it."""
         with self._changed:
-            data = bytes(self._bytes[max(0, start - self._dropped) :])
-        return data.decode(errors="replace").replace("\r\n", "\n")
+            data = self._bytes[max(0, start - self._dropped) :]
+        return _decoded(data)
+
+    def is_longer(self, size: int) -> bool:
+        """Whether more than so many bytes have been read."""
+        return self.size > size
+
+    def was_asked(self, start: int) -> None:
+        """What came from byte `start` on was asked for: it is none of the guest's last words."""
+        with self._changed:
+            self._answers.append((start, self._dropped + len(self._bytes)))
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines, for an error message: 8 KiB at the most."""
-        last = self.text(max(0, self.size - _TAIL))
+        """The last lines that nobody asked for, for an error message: 8 KiB at the most."""
+        with self._changed:
+            data = self._bytes[:]
+            for start, end in reversed(self._answers):
+                del data[max(0, start - self._dropped) : max(0, end - self._dropped)]
+        last = _decoded(data[-_TAIL:])
         return "\n".join(f"    {line}" for line in last.splitlines()[-lines:])
 
     def wait_until(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
@@ -96,3 +110,7 @@ class Console(asyncio.Protocol):
         """Whether QEMU closed the console in time."""
         with self._changed:
             return self._changed.wait_for(lambda: self._ended, deadline.left)
+
+
+def _decoded(data: bytearray) -> str:
+    return data.decode(errors="replace").replace("\r\n", "\n")

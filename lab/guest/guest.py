@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A guest: one boot of a kernel and an image on a machine."""
 
-import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -13,22 +12,23 @@ from typing import TYPE_CHECKING, Any
 from lab.config import Device
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
-from lab.guest import apic
 from lab.guest.accel import Accelerator, Memory
 from lab.guest.argv import INITRAMFS, Boot, arguments, present, script
+from lab.guest.hang import whereabouts
 from lab.guest.keys import Keys, store_private
-from lab.guest.launch import Running, launch
+from lab.guest.launch import ENDED, PANICKED, Running, launch
 from lab.guest.loop import Loop
+from lab.guest.lost import Finding, Inquest
 from lab.guest.qemu import Qemu
 from lab.proc import room_in
-from lab.splats import Kind, find
 
 if TYPE_CHECKING:
     from lab.guest.ssh import Connection
 
 READY = "vfio-lab: ready"  # what the image's init prints once its SSH server listens
 TIMER_LOST = "Possible timer handling issue on cpu="  # what RCU makes of it, after 21 s
-_DYING = 5.0  # seconds from the first sign of a guest's death to QEMU's end
+_ASKING = 5.0  # seconds
+_LOOKS, _BETWEEN = 3, 0.1  # at its clock, and seconds
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Guest:
         devices: Mapping[str, Device],
         accelerator: Accelerator,
         running: Running,
-        loop: Loop,
+        inquest: Inquest,
         ssh: "Connection",
         seconds: Mapping[str, float],
         repeats: int,
@@ -83,7 +83,10 @@ class Guest:
         self.addresses = _addresses(running)
         """Role to PCI address ("0000:01:00.0"), as the guest's kernel numbered the buses."""
         self._running = running
-        self._loop = loop
+        self._inquest = inquest
+        self._finding: Finding | None = None
+        # QEMU stays when the guest has ended: who waits for an answer would wait in vain.
+        running.monitor.when((PANICKED, ENDED), ssh.cut)
 
     @property
     def folder(self) -> Path:
@@ -101,45 +104,44 @@ class Guest:
 
     def stuck_interrupt(self) -> str | None:
         """What keeps an emulated CPU from taking interrupts, in words, or None."""
-        if self.accelerator is Accelerator.KVM:
-            return None
-        return apic.stuck_interrupt(self.monitor, len(self.monitor.execute("query-cpus-fast")))
+        return self._inquest.stuck_interrupt()
 
     def printed_since(self, start: int) -> str:
         """What is on the console from byte `start` on, all of what was printed before this call."""
-        self._loop.settle()
+        self._running.settle()
         return self.console.text(start)
 
     @property
     def alive(self) -> bool:
         """Whether nothing has been heard of its end."""
-        return not self._sign_of_death() and self.ssh.alive
-
-    def _sign_of_death(self) -> str | None:
-        if self.monitor.saw("GUEST_PANICKED"):
-            return "the kernel panicked"
-        if self.monitor.saw("RESET"):
-            return "the guest reset itself"
-        if self.console.ended:
-            return "QEMU ended"
-        return None
+        return not self._running.sign_of_death and self.ssh.alive and not self._finding
 
     def why_lost(self, last_act: str) -> GuestLost:
-        """The error for a guest that failed to do `last_act`, with the kernel's report if any."""
-        # A broken connection is often the first that is heard of it.
-        if self._sign_of_death() or not self.ssh.alive:
-            deadline = Deadline.after(_DYING)
-            self.console.wait_for_end(deadline)
-            self.monitor.drain(deadline)
-        return _lost(self._running, self._sign_of_death() or self._silence(), last_act)
+        """The error for a guest that failed to do `last_act`, with the kernel's report if any.
 
-    def _silence(self) -> str:
-        """That it does not answer, and why if QEMU knows."""
-        words = "the guest does not answer"
-        with contextlib.suppress(GuestLost, InfrastructureError):
-            if stuck := self.stuck_interrupt():
-                words += f": {stuck}"
-        return words
+        It is asked where it hangs, and ends with that; this may take `hang.ASKING` seconds, and a
+        dump of its memory `vmcore.DUMPING`.
+        """
+        if not self._finding:
+            self._finding = self._inquest.find_out(connected=self.ssh.alive)
+        return self._finding.error(last_act)
+
+    def clock_goes(self) -> bool:
+        """Whether its clock moves on: without one no sleep ends there. Raises GuestLost."""
+        first = self._uptime()
+        for _ in range(_LOOKS):
+            time.sleep(_BETWEEN)
+            if self._uptime() != first:
+                return True
+        return False
+
+    def _uptime(self) -> str:
+        """Seconds, with two decimals (fs/proc/uptime.c)."""
+        return self.ssh.run("cat", "/proc/uptime").output.split()[0]
+
+    def whereabouts(self, pid: int) -> str:
+        """Where a process is that does not come back, in words; "" where that cannot be told."""
+        return whereabouts(self._running, pid, Deadline.after(_ASKING))
 
 
 @contextmanager
@@ -205,25 +207,26 @@ def _boot_with(
         # Loading paramiko takes as long as the firmware does: do both at once.
         from lab.guest.ssh import Connection  # noqa: PLC0415
 
+        inquest = Inquest(running, order, emulated=accelerator is Accelerator.TCG)
         try:
-            _await_ready(running, accelerator, deadline)
+            _await_ready(inquest, deadline)
         finally:
             initramfs.unlink()  # large, and qemu.sh makes it again
         ready = time.monotonic() - started
         try:
             connection = Connection.login(_ssh_port(running), keys, deadline)
         except GuestLost as error:
-            raise _lost(running, error.message, "boot") from error
+            raise inquest.boot_failed(error.message).error("boot") from error
         try:
             times = {"ready": ready, "login": time.monotonic() - started}
-            yield Guest(devices, accelerator, running, hypervisor.loop, connection, times, repeats)
+            yield Guest(devices, accelerator, running, inquest, connection, times, repeats)
         finally:
             connection.close()
 
 
-def _await_ready(running: Running, accelerator: Accelerator, deadline: Deadline) -> None:
+def _await_ready(inquest: Inquest, deadline: Deadline) -> None:
+    running, emulated = inquest.running, inquest.emulated
     console = running.console
-    emulated = accelerator is Accelerator.TCG
 
     def decided() -> bool:
         text = console.text()
@@ -235,9 +238,9 @@ def _await_ready(running: Running, accelerator: Accelerator, deadline: Deadline)
         return
     if emulated and TIMER_LOST in console.text() and not deadline.passed:
         raise TimerLost
-    # A guest that ends QEMU, even without a word, ends it with status 0.
+    # QEMU ends by itself only where it refuses: a guest that has ended stays in it.
     refused = console.ended and running.process.wait() != 0
-    if accelerator is Accelerator.KVM and (running.stopped_inside or refused):
+    if not emulated and (running.stopped_inside or refused):
         why = running.complaint().strip() or "QEMU stopped in the run state internal-error"
         raise KvmUnusable(why)
     if refused and not console.text().strip():
@@ -245,23 +248,7 @@ def _await_ready(running: Running, accelerator: Accelerator, deadline: Deadline)
             f"QEMU refuses to start:\n{running.complaint()}",
             hint=f"its command line is {console.path.parent / 'qemu.sh'}",
         )
-    what = "the guest ended" if console.ended else f"no login within {deadline.seconds:.0f} s"
-    raise _lost(running, what, "boot")
-
-
-def _lost(running: Running, what: str, last_act: str) -> GuestLost:
-    console = running.console
-    splats = [s for s in find(console.text(), stamped=True) if s.kind is not Kind.DMA_FAULT]
-    # A test may have provoked others before.
-    splat = next((s for s in splats if s.is_fatal), splats[-1] if splats else None)
-    if splat:
-        what = f"{what}: {splat.title}"
-    lines = console.tail() or "    (it printed nothing)"
-    return GuestLost(
-        f"{last_act}: {what}; the last lines of its console:\n{lines}",
-        hint=f"all of it is in {console.path}",
-        splat=splat.text if splat else None,
-    )
+    raise inquest.boot_failed(f"no login within {deadline.seconds:.0f} s").error("boot")
 
 
 def _ssh_port(running: Running) -> int:

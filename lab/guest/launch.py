@@ -2,6 +2,7 @@
 """A running QEMU: its process, its console, its monitor. It ends with the `with` block."""
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.deadline import Deadline
+from lab.errors import GuestLost
 from lab.guest.console import Console
 from lab.guest.loop import Loop
 from lab.guest.monitor import Monitor
 
+_BREAK = 2.0  # seconds; QEMU has nothing to do for it
 _LAST_WORDS = 2.0  # seconds to read what a dead QEMU left in its pipes
+PANICKED = "GUEST_PANICKED"
+ENDED = "SHUTDOWN"  # the guest reset itself, or was powered off; QEMU holds it as it was
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,40 @@ class Running:
     console: Console
     monitor: Monitor
     log: Path  # QEMU's own standard error, with its traces
+    loop: Loop
+
+    @property
+    def sign_of_death(self) -> str | None:
+        """What has been heard of the guest's end, in words."""
+        if self.monitor.saw(PANICKED):
+            return "the kernel panicked"
+        if self.monitor.saw(ENDED) or self.monitor.saw("RESET"):
+            return "the guest reset itself or was powered off"
+        if self.console.ended:
+            return "QEMU ended"
+        return None
+
+    def settle(self) -> None:
+        """Return once all that QEMU has said until now has been read."""
+        self.loop.settle()
+
+    @property
+    def over(self) -> bool:
+        """The guest has come to its end: nothing more will be on its console."""
+        return self.console.ended or self.monitor.saw(ENDED)
+
+    def sysrq(self, key: str) -> None:
+        """Send the guest's kernel a SysRq key: a break on its serial console, then the key.
+
+        Raises GuestLost when QEMU is gone or does not answer.
+        """
+        assert self.process.stdin
+        self.monitor.execute("chardev-send-break", {"id": "console"}, timeout=_BREAK)
+        try:
+            self.process.stdin.write(key.encode())
+            self.process.stdin.flush()
+        except OSError as error:
+            raise GuestLost(f"QEMU reads no console any more: {error}") from error
 
     @property
     def stopped_inside(self) -> bool:
@@ -48,11 +87,14 @@ def launch(loop: Loop, qemu: Path, options: Sequence[str], folder: Path) -> Iter
         qmp = f"socket,id=qmp,fd={theirs.fileno()}"
         argv = ["setpriv", "--pdeathsig", "KILL", str(qemu), *options]
         argv += ["-chardev", qmp, "-mon", "chardev=qmp,mode=control"]
+        # A guest that is at its end stays, so that its memory can be looked at. A panic has not
+        # ended when QEMU hears of it: what it still has to print comes before it restarts.
+        argv += ["-action", "panic=none,shutdown=pause"]
         process = loop.spawn(
             lambda: subprocess.Popen(
                 argv,
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 pass_fds=[theirs.fileno()],
@@ -65,7 +107,7 @@ def launch(loop: Loop, qemu: Path, options: Sequence[str], folder: Path) -> Iter
             console = Console(folder / "console.log")
             loop.submit(_read(process, console)).result()
             monitor = Monitor(loop, ours, on_event=console.wake)
-            running = Running(process, console, monitor, log)
+            running = Running(process, console, monitor, log, loop)
             try:
                 yield running
             finally:
@@ -75,6 +117,9 @@ def launch(loop: Loop, qemu: Path, options: Sequence[str], folder: Path) -> Iter
         finally:
             process.kill()
             process.wait()
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
 
 
 async def _read(process: subprocess.Popen[bytes], console: Console) -> None:

@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
@@ -27,6 +27,7 @@ class Monitor:
         self._events: list[Message] = []
         self._lock = threading.Condition()
         self._on_event = on_event
+        self._actions: list[tuple[Collection[str], Callable[[], None]]] = []
         self._listener = EventListener()
         self._listening: asyncio.Task[None] | None = None
         self._started = loop.submit(self._run(end))
@@ -41,7 +42,10 @@ class Monitor:
             with self._lock:
                 self._events.append(event)
                 self._lock.notify_all()
+                due = [action for names, action in self._actions if event["event"] in names]
             self._on_event()
+            for action in due:
+                action()
 
     @property
     def events(self) -> list[Message]:
@@ -52,6 +56,15 @@ class Monitor:
     def saw(self, name: str) -> bool:
         """Whether an event of this name has come."""
         return any(event["event"] == name for event in self.events)
+
+    def when(self, names: Collection[str], action: Callable[[], None]) -> None:
+        """Have `action` called each time that an event of these names comes, on the guests' thread,
+        and at once if one has come already."""
+        with self._lock:
+            self._actions.append((names, action))
+            late = any(event["event"] in names for event in self._events)
+        if late:
+            action()
 
     def wait_for(self, name: str, device: str, deadline: Deadline, *, start: int = 0) -> bool:
         """Whether an event of this name and device is among those from number `start` on, or
@@ -77,21 +90,28 @@ class Monitor:
         with contextlib.suppress(TimeoutError):
             self._loop.submit(asyncio.wait_for(drained(), deadline.left)).result()
 
-    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """One QMP command. Raises GuestLost when QEMU is gone or does not answer, and
-        InfrastructureError when it refuses."""
+    def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        timeout: float = _ANSWER,
+    ) -> Any:
+        """One QMP command. Raises GuestLost when QEMU is gone or does not answer within `timeout`
+        seconds, and InfrastructureError when it refuses."""
         try:
-            self._started.result(_ANSWER)
+            self._started.result(timeout)
             future = self._loop.submit(self._client.execute(command, arguments))
-            return future.result(_ANSWER)
+            return future.result(timeout)
         except ExecuteError as error:
             raise InfrastructureError(f"QEMU refuses {command}: {error}") from error
         except (QMPError, EOFError, OSError, concurrent.futures.TimeoutError) as error:
             raise GuestLost(f"QEMU does not answer {command}: {error!r}") from error
 
-    def human(self, line: str) -> str:
-        """A command of the human monitor; what it prints."""
-        text: str = self.execute("human-monitor-command", {"command-line": line})
+    def human(self, line: str, *, timeout: float = _ANSWER) -> str:
+        """A command of the human monitor; what it prints. Raises as `execute` does."""
+        words = {"command-line": line}
+        text: str = self.execute("human-monitor-command", words, timeout=timeout)
         return text
 
     def close(self) -> None:

@@ -96,8 +96,9 @@ class Channel:
 class Connection:
     """A login as root."""
 
-    def __init__(self, transport: paramiko.Transport) -> None:
+    def __init__(self, transport: paramiko.Transport, end: socket.socket) -> None:
         self._transport = transport
+        self._socket = end
         self._lock = threading.Lock()
         # paramiko closes a channel that nobody holds, at whatever moment that is.
         self._living: set[paramiko.Channel] = set()
@@ -125,7 +126,12 @@ class Connection:
             transport.auth_publickey("root", key)
         except _TROUBLE as error:
             raise GuestLost(f"SSH on port {port} does not let us in: {error!r}") from error
-        return cls(transport)
+        return cls(transport, end)
+
+    def cut(self) -> None:
+        """Break it off at once, from any thread: whoever waits for the guest is told."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     @property
     def alive(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from _pytest.outcomes import Failed, Skipped
 
-from lab.agent.errors import AgentDied, AgentTimeout, RemoteError, RemoteFault
+from lab.agent.errors import AgentTimeout, RemoteError, RemoteFault
 from lab.errors import GuestLost, LabError
 from lab.results.verdict import Verdict
 from lab.testing import NotApplicable
@@ -36,7 +36,7 @@ def judge(error: BaseException | None, lost: GuestLost | None) -> Judgement:
     """
     if isinstance(error, GuestLost):
         lost = lost or error
-    if lost and isinstance(error, GuestLost | AgentDied | AgentTimeout):
+    if lost and isinstance(error, LabError):
         return Judgement(Verdict.GUEST_LOST, str(lost), (lost.splat,) if lost.splat else ())
     match error:
         case None:

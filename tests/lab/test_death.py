@@ -72,9 +72,9 @@ def test_a_guest_that_stands_still_costs_its_deadline_and_no_more(testbed: Testb
 def test_a_call_that_does_not_return_harms_only_its_process(shared_testbed: Testbed) -> None:
     with shared_testbed.start_process() as process:
         started = time.monotonic()
-        with pytest.raises(AgentTimeout):
+        with pytest.raises(AgentTimeout, match="nanosleep"):
             process.run(_sleep(60), timeout=0.5)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 0.5 + _SOON  # in which the kernel is asked where it is
     assert shared_testbed.guest.alive
     assert shared_testbed.hands.syscall(Syscall.GETPID) == shared_testbed.hands.pid
 

@@ -24,7 +24,7 @@ class Dumps(Monitor):
     def __init__(self, *dumps: str) -> None:
         self._dumps = list(dumps)
 
-    def human(self, line: str) -> str:
+    def human(self, line: str, *, timeout: float = 0.0) -> str:  # noqa: ARG002
         assert line.startswith("info lapic")
         return self._dumps.pop(0) if len(self._dumps) > 1 else self._dumps[0]
 
