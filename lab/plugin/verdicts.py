@@ -30,7 +30,8 @@ def pytest_runtest_protocol(
     item.stash[_WATCH] = Watch(run, own_machine(item.config, item) or name)
     result = yield
     if run.cell:
-        run.prepare_for(nextitem.stash.get(PROSPECT, None) if nextitem else None)
+        follows = nextitem and not (item.session.shouldstop or item.session.shouldfail)
+        run.prepare_for(nextitem.stash.get(PROSPECT, None) if nextitem and follows else None)
     return result
 
 
