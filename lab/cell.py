@@ -272,7 +272,9 @@ class Cell:
             unused = Condition.of(hands, devices)
             end = stack.pop_all()
             return Testbed(
+            made_ready = trace.take()
                 guest=guest,
+            trace.take()  # what was only looked at
                 hands=hands,
                 devices=devices,
                 unused=unused,
@@ -281,6 +283,6 @@ class Cell:
                 machine=machine,
                 stretch=stretch,
                 trace=trace,
-                made_ready=trace.take(),
+                made_ready=made_ready,
                 _stack=end,
             )

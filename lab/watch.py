@@ -74,10 +74,11 @@ class Watch:
         """Its verdict. The guest is thrown away unless it is as it was."""
         worst = self.so_far
         testbed = self._testbed
+        if testbed:
+            self._calls = testbed.trace.take()  # the look at what is left is not the test's
         if testbed and worst.verdict not in (Verdict.GUEST_LOST, Verdict.LAB_ERROR):
             worst = self._afterwards(testbed, worst)
         if testbed and worst.verdict.is_trouble:
-            self._calls = testbed.trace.take()
             self._ring = _ring(testbed, worst)
             self._session.discard_guest()
         return worst
