@@ -66,6 +66,9 @@ def run(
     repeat: Annotated[
         int, typer.Option(min=1, metavar="N", help="All tests, N times in a row.")
     ] = 1,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of what is random in tests.")
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -89,7 +92,7 @@ def run(
     Exit status: 0 nothing is broken; 1 the kernel broke a rule or crashed; 2 the lab, its
     configuration or the infrastructure failed.
     """
-    from lab.cell import Choice, series_of
+    from lab.cell import SEED, Choice, series_of
     from lab.commands.runner import Selection, run_suites
     from lab.config import Lab
 
@@ -103,6 +106,7 @@ def run(
         qemu_arguments=tuple(qemu_arg or ()),
         boot_timeout=boot_timeout,
         update=update,
+        seed=SEED if seed is None else seed,
     )
     selection = Selection(
         suites=tuple(suite or lab.run.suites),

@@ -116,6 +116,7 @@ class Session(Worker):
             seconds=round((self._ended or time.time()) - self._started, 3),
             accel=tally.accelerator,
             selection=self._selection,
+            seed=self.choice.seed,
             host={
                 "name": platform.node(),
                 "kernel": platform.release(),
@@ -167,6 +168,7 @@ class Session(Worker):
             machine=self.choice.machine,
             qemu_arguments=self.choice.qemu_arguments,
             boot_timeout=self.choice.boot_timeout,
+            seed=self.choice.seed,
             command=self._command,
             words=self._words,
         )

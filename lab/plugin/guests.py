@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from random import Random
 
 import pytest
 
@@ -71,6 +72,14 @@ def new_process(testbed: Testbed) -> Iterator[Callable[[], Process]]:
     """Starts processes under test, which end with the test."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(testbed.start_process())
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Random:
+    """Chance that comes again: its seed is the run's, and is noted."""
+    seed = request.config.stash[SESSION].choice.seed
+    record_property("seed", seed)
+    return Random(seed)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.cell import Choice, series_of
+from lab.cell import SEED, Choice, series_of
 from lab.config import Lab
 from lab.errors import ConfigurationError
 from lab.worker import Worker
@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--only", metavar="ID", help="only the test of this id, whatever else is asked for")
     add("--tests", type=_folder, metavar="DIR", help="more tests: those that a series brings")
     add("--repeat", type=int, default=1, metavar="N", help="all tests, N times in a row")
+    add("--seed", type=int, default=SEED, metavar="N", help="of what is random in tests")
     add("--out", type=Path, metavar="DIR", help="the run's folder (default: a new one)")
     add("--qemu", type=Path, metavar="PATH", help="another QEMU")
     add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
@@ -71,6 +72,7 @@ def choice_of(config: pytest.Config) -> Choice:
         qemu=option.qemu,
         qemu_arguments=tuple(option.qemu_arg or ()),
         boot_timeout=option.boot_timeout,
+        seed=option.seed,
     )
 
 

@@ -126,10 +126,9 @@ class RunRecord(Written):
     there. `machine` is what was asked for; `machines` are all that guests were booted on, by name,
     as some tests need one of their own; `detectors` are, by the same names, what looked for things
     that tests leave behind: a kernel may lack what others can be asked. `accel` is `kvm` or `tcg`;
-    `selection` is what the user
-    asked for, in the words of the command line. `figures` are measured numbers, the unit in the
-    name: `boot_seconds`. `finished` is false while the run is under way, and stays so when it was
-    interrupted.
+    `selection` is what the user asked for, in the words of the command line; `seed` decided what
+    was random in it. `figures` are measured numbers, the unit in the name: `boot_seconds`.
+    `finished` is false while the run is under way, and stays so when it was interrupted.
     """
 
     version: str
@@ -137,6 +136,7 @@ class RunRecord(Written):
     seconds: float
     accel: str = ""
     selection: tuple[str, ...] = ()
+    seed: int | None = None
     kernel: Mapping[str, Any] = field(default_factory=dict)
     image: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)

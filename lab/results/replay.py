@@ -72,6 +72,7 @@ class Replay(Written):
     boot_timeout: float  # seconds
     command: tuple[str, ...]
     words: tuple[str, ...]
+    seed: int | None = None  # None: there were none yet
 
     def argv(self, *more: str) -> list[str]:
         """The command, to be run in the lab's folder with `environment`. `more` are its last
@@ -127,6 +128,7 @@ class Replay(Written):
         words += ["--kernel", str(self.kernel.path), "--image", str(self.image.path)]
         words += ["--machine", self.machine] if self.machine else []
         words += ["--qemu", str(self.qemu), "--boot-timeout", f"{self.boot_timeout:g}"]
+        words += ["--seed", str(self.seed)] if self.is_of_tests and self.seed is not None else []
         return words + [f"--qemu-arg={word}" for word in self.qemu_arguments]
 
     def account(self) -> list[str]:

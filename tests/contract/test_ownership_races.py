@@ -33,7 +33,6 @@ HEAD_START = 30_000  # nanoseconds that either side starts before the other, at 
 TIMEOUT = 120.0  # seconds for all rounds
 ONE, OTHER = 0, 1  # registers, each with a racer's fd
 DEVICE = 2  # and the one of the device that holds both up
-SEED = 5  # of the delays of those that are held up
 HELD_UP, HELD_UP_ALIKE = 12, 6  # programs of other delays, rounds of each
 
 Duel = tuple[Result, Result]
@@ -215,14 +214,13 @@ def test_bind_races_with_opening_the_group(
 @contract("OWN-5", Mode.IOMMUFD)
 @pytest.mark.usefixtures("both_flows")
 def test_bind_and_open_are_held_up_by_a_close(
-    process: Process, hands: Process, edu: Device, record_property: Recorder
+    process: Process, hands: Process, edu: Device, dice: Random, record_property: Recorder
 ) -> None:
     """Never both, when vfio_df_group_close() keeps group_lock from the two for milliseconds.
 
     The group is not open any more by then, so what a bind has seen of it before it had the lock
     is old when it gets it. A bind that comes before the close finds the device open: EINVAL.
     """
-    dice = Random(SEED)
     duels: list[Duel] = []
     closing = 0  # nanoseconds, of the first few closes: the window in which the two start
     with Iommufd.open(process, Iommufd.PATH) as iommufd:
@@ -250,7 +248,6 @@ def test_bind_and_open_are_held_up_by_a_close(
     unexpected = {(one.errno, other.errno) for one, other in duels} - allowed
     assert not unexpected, f"errnos of bind and open, in one round: {unexpected}"
     _check_nothing_left(process, hands, edu)
-    record_property("seed", SEED)
     _report(record_property, duels, ("bind", "group"))
 
 

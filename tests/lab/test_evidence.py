@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _SUITE = """\
 import errno
+from random import Random
 
 import pytest
 
@@ -27,9 +28,9 @@ def test_kept(hands):
     hands.write_text("/dev/kmsg", "<2>of another test\\n")
 
 @pytest.mark.parametrize("flow", ["iommufd", "vfio_type1v2_iommu"])
-def test_broken(process, devices, hands, record_property, flow):
+def test_broken(process, devices, hands, dice, flow):
     hands.write_text("/dev/kmsg", "<2>of this test \\x1b[31mred\\n")
-    record_property("seed", 17)
+    assert dice.randint(0, 1 << 30) == Random(17).randint(0, 1 << 30)
     with open_device(process, devices["edu0"], Mode(flow)) as opened:
         with raises_errno(errno.ENOTTY):
             opened.device.reset()
@@ -49,8 +50,9 @@ _FILES = ("detail.txt", "versions.txt", "calls.txt", "console.log", "dmesg.txt",
 
 def test_a_broken_test_has_a_folder_with_all_that_is_known(small_lab: "SmallLab") -> None:
     small_lab.suite(_SUITE)
-    outcome = small_lab.run()
+    outcome = small_lab.run("--seed", "17")
     assert outcome.status == 1
+    assert outcome.results["seed"] == 17
     assert outcome.troubles == ""
     tests = outcome.tests
     assert tests["test_kept"]["folder"] is None
@@ -105,6 +107,7 @@ def test_a_broken_test_has_a_folder_with_all_that_is_known(small_lab: "SmallLab"
     assert replay.returncode == 1, replay.stderr
     again = json.loads((outcome.folder / "again" / "results.json").read_text())
     assert [test["id"] for test in again["tests"]] == [odd["id"]]
+    assert again["seed"] == 17
 
 
 _FULL = """\

@@ -83,7 +83,7 @@ def scene(tmp_path: Path) -> Scene:
     run.write_series(b"From: a\n")
     test = TestRecord("suites/contract/test_b.py::test_b", "contract", Verdict.KEPT, 0.1)
     run.write(RunRecord("0.1.0", "2026-11-22T12:59:00Z", 1.0, tests=(test,)))
-    parts = {
+    parts: dict[str, Any] = {
         "kernel": Part("v6", kernel / "bzImage", "a", "build it"),
         "image": Part("minimal", image / "initramfs", "b", "make it"),
         "agent": Part("agent", agent / "agent", "c", "make it"),

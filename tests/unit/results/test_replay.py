@@ -102,6 +102,14 @@ def test_it_calls_pytest_with_the_same_bits(scene: Scene) -> None:
     assert "--machine" not in said.words  # a suite has its own
 
 
+def test_it_has_the_same_seed(scene: Scene) -> None:
+    assert "--seed" not in scene.play().words  # an older run has none
+    said = replace(scene, replay=replace(scene.replay, seed=0)).play()
+    assert said.words[said.words.index("--seed") + 1] == "0"
+    program = replace(scene.replay, seed=3, command=EXEC)
+    assert "--seed" not in program.argv()
+
+
 def test_more_words_come_last(scene: Scene) -> None:
     assert scene.play("-k", "test_x or y").words[-2:] == ("-k", "test_x or y")
 
