@@ -20,6 +20,7 @@ from lab.options import (
     LabFolder,
     Machine,
     Modes,
+    NoVmcore,
     Out,
     Patches,
     QemuArgs,
@@ -28,6 +29,7 @@ from lab.options import (
     SeriesFile,
     Suites,
     Tests,
+    TestTimeout,
     Update,
 )
 from lab.results.text import printable
@@ -85,6 +87,8 @@ def run(
     qemu: QemuPath = None,
     qemu_arg: QemuArgs = None,
     boot_timeout: BootTimeout = 120.0,
+    test_timeout: TestTimeout = None,
+    no_vmcore: NoVmcore = False,
     update: Update = False,
 ) -> None:
     """Build what lab.yaml says, boot it, test it, and print what broke.
@@ -105,6 +109,7 @@ def run(
         qemu=qemu,
         qemu_arguments=tuple(qemu_arg or ()),
         boot_timeout=boot_timeout,
+        vmcore=not no_vmcore,
         update=update,
         seed=SEED if seed is None else seed,
     )
@@ -117,6 +122,7 @@ def run(
         slow=slow,
         first=first,
         repeat=repeat,
+        timeout=test_timeout,
     )
     sys.exit(run_suites(lab, choice, selection, workers=workers, out=out, as_json=as_json))
 
@@ -277,6 +283,34 @@ def replay(
     from lab.commands.bundle import replay_run
 
     sys.exit(replay_run(target, context.args, out=out))
+
+
+@app.command()
+def crash(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RUN[/TEST]", help="A run, and a test's id or a part of it."),
+    ] = "latest",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARGS]...", help="The debugger's own words, after `--`."),
+    ] = None,
+    drgn: Annotated[
+        bool, typer.Option("--drgn", help="In drgn; default where it is there.")
+    ] = False,
+    gdb: Annotated[bool, typer.Option("--gdb", help="In gdb.")] = False,
+    command: Annotated[
+        list[str] | None,
+        typer.Option("--exec", metavar="CMD", help="Run this in it, and end; may be repeated."),
+    ] = None,
+) -> None:
+    """Open the memory of a guest that its kernel lost, with that kernel's symbols."""
+    from lab.commands.crash import Debugger, open_crash
+
+    if drgn and gdb:
+        raise ConfigurationError("--drgn and --gdb exclude each other")
+    chosen = Debugger.DRGN if drgn else Debugger.GDB if gdb else None
+    sys.exit(open_crash(target, chosen, command or (), words or ()))
 
 
 @app.command()

@@ -41,6 +41,12 @@ QemuArgs = Annotated[
     typer.Option("--qemu-arg", metavar="ARG", help="One more word for QEMU; may be repeated."),
 ]
 BootTimeout = Annotated[float, typer.Option(metavar="S", help="Seconds that a boot may take.")]
+TestTimeout = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds that a test may take; default: 120.")
+]
+NoVmcore = Annotated[
+    bool, typer.Option("--no-vmcore", help="Keep no memory of guests that the kernel loses.")
+]
 Update = Annotated[bool, typer.Option("--update", help="Look for newer packages first.")]
 Suites = Annotated[list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")]
 Rules = Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")]

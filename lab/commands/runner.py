@@ -30,6 +30,7 @@ class Selection:
     slow: bool = False
     first: bool = False  # stop at the first that fails
     repeat: int = 1
+    timeout: float | None = None  # seconds for a test; None: what the plugin says
 
     @property
     def is_whole(self) -> bool:
@@ -44,6 +45,7 @@ class Selection:
         found += ["--tests", str(self.tests)] if self.tests else []
         found += ["--slow"] if self.slow else []
         found += ["--repeat", str(self.repeat)] if self.repeat != 1 else []
+        found += ["--timeout", f"{self.timeout:g}"] if self.timeout is not None else []
         return found + (["-x"] if self.first else [])
 
 

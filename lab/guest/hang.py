@@ -103,11 +103,12 @@ def whereabouts(running: Running, pid: int, deadline: Deadline) -> str:
 def _listening(running: Running, deadline: Deadline) -> Hang:
     """The kernel answers SysRq: what hangs is where it was a moment ago."""
     looks: list[list[Place]] = []
-    for _ in range(2):
+    while len(looks) < 2:
+        if looks:
+            time.sleep(min(_BETWEEN, deadline.left))
         cpus = backtraces.cpus(_press(running, _CPUS, deadline) or "")
         blocked = backtraces.tasks(_press(running, _BLOCKED, deadline) or "")
         looks.append([*cpus.values(), *blocked.values()])
-        time.sleep(min(_BETWEEN, deadline.left))
     _press(running, _TASKS, deadline)
     first, second = looks
     before = {(place.cpu, place.pid) for place in first}

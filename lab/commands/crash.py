@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`vfio-lab crash`: the memory of a guest that its kernel lost, in a debugger."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from lab.commands.bundle import find_run
+from lab.errors import ConfigurationError
+from lab.guest.vmcore import VMCORE
+from lab.kernel.prebuilt import of_bzimage
+from lab.progress import Progress
+from lab.results.folder import LATEST, RESULTS, RunFolder, runs
+from lab.vmcore import elf
+from lab.vmcore.kdump import Kdump
+
+# gdb's threads are CPUs, from 1 on. The one that panicked is shown, if one did (kernel/panic.c).
+_GDB_BEGIN = 'eval "thread %d", panic_cpu.counter < 0 ? 1 : panic_cpu.counter + 1'
+
+
+class Debugger(Enum):
+    """What opens a dump; the value is its program."""
+
+    DRGN = "drgn"
+    GDB = "gdb"
+
+    def find(self) -> str | None:
+        """Its program, on the path or beside our Python."""
+        return shutil.which(self.value) or shutil.which(
+            self.value, path=Path(sys.executable).parent
+        )
+
+    @property
+    def remedy(self) -> str:
+        """How it comes onto a host that has it not."""
+        if self is Debugger.DRGN:
+            return f"{sys.executable} -m pip install drgn"
+        return "apt-get install gdb"
+
+    def argv(self, core: Path, vmlinux: Path, commands: Sequence[str]) -> list[str]:
+        """With `commands` it runs these and ends."""
+        # fmt: off
+        if self is Debugger.DRGN:
+            return [
+                "-q",
+                "-c", str(core),
+                "-s", str(vmlinux),
+                *(["-e", "\n".join(commands)] if commands else []),
+            ]
+        return [
+            "-q",
+            *(["-batch"] if commands else []),
+            "-ex", _GDB_BEGIN,
+            *(word for command in commands for word in ("-ex", command)),
+            str(vmlinux), str(core),
+        ]
+        # fmt: on
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A dump, and whose it is."""
+
+    vmcore: Path
+    run: RunFolder
+
+    def vmlinux(self) -> Path:
+        """Of the kernel that the guest ran. Raises ConfigurationError where it is gone."""
+        part = self.run.read_replay().kernel
+        part.check()
+        if vmlinux := of_bzimage(part.title, part.path).vmlinux:
+            return vmlinux
+        raise ConfigurationError(
+            f"{part.path} has no vmlinux beside it, and a debugger needs one",
+            hint="a kernel that Debian built, or one out of a bundle without --symbols, has none",
+        )
+
+
+def open_crash(
+    target: str, debugger: Debugger | None, commands: Sequence[str], words: Sequence[str]
+) -> int:
+    """Open the dump of RUN/TEST, or of RUN if it has a single one; returns the debugger's status.
+
+    With `commands` it runs these and ends; `words` are more of the debugger's own. Raises
+    ConfigurationError.
+    """
+    crash = find(target)
+    vmlinux = crash.vmlinux()
+    chosen, program = _choose(debugger)
+    with tempfile.TemporaryDirectory(prefix="vfio-lab-crash-") as folder:
+        core = Path(folder) / "core"
+        with Progress().step(f"read {crash.vmcore}"):
+            elf.write(Kdump.read(crash.vmcore), core)
+        return subprocess.run(
+            [program, *words, *chosen.argv(core, vmlinux, commands)], check=False
+        ).returncode
+
+
+def find(target: str) -> Crash:
+    """`target` is a run's folder or name; behind it may stand a test's id, or a part of it.
+
+    Raises ConfigurationError where that leads to no dump, or to several.
+    """
+    run, test = _run_and_test(target)
+    if test is None:
+        found = sorted(run.path.glob(f"guests/*/{VMCORE}"))
+        if len(found) == 1:
+            return Crash(found[0], run)
+        told = ", ".join(path.parent.name for path in found) or "none"
+        raise ConfigurationError(
+            f"{run.path} has {len(found)} dumps; those of its guests: {told}",
+            hint=_told_by_tests(run) or "a guest's memory is kept when its kernel loses it",
+        )
+    ids = {each.id for each in run.read().tests if test in each.id}
+    exact = {id_ for id_ in ids if test in (id_, id_.rpartition("::")[2])}
+    with_dump = {id_: dump for id_ in exact or ids if (dump := _dump_of(run, id_))}
+    if len(with_dump) == 1:
+        (dump,) = with_dump.values()
+        return Crash(dump, run)
+    if not ids:
+        raise ConfigurationError(
+            f"{run.path} has no test {test}", hint=_told_by_tests(run) or "it has no dump at all"
+        )
+    if not with_dump:
+        raise ConfigurationError(
+            f"{test} lost no guest by its kernel's fault: there is no dump",
+            hint=_told_by_tests(run) or "the run has no dump at all",
+        )
+    raise ConfigurationError(
+        f"{test} may be {len(with_dump)} tests", hint=f"name one: {', '.join(sorted(with_dump))}"
+    )
+
+
+def _run_and_test(target: str) -> tuple[RunFolder, str | None]:
+    """The longest beginning that is a run; what follows is the test."""
+    parts = target.split("/")
+    for number in range(len(parts), 0, -1):
+        with contextlib.suppress(ConfigurationError):
+            run = find_run("/".join(parts[:number]) or "/")
+            if (run.path / RESULTS).is_file():
+                return run, "/".join(parts[number:]) or None
+    raise ConfigurationError(
+        f"there is no run {target}",
+        hint=f"expected a run's folder, {LATEST}, or a name in {runs()}",
+    )
+
+
+def _dump_of(run: RunFolder, id_: str) -> Path | None:
+    """The dump of the guest on which a test ran."""
+    for test in run.read().tests:
+        for name in test.evidence:
+            dump = run.path / Path(name).parent / VMCORE
+            if test.id == id_ and test.verdict.is_trouble and dump.is_file():
+                return dump
+    return None
+
+
+def _told_by_tests(run: RunFolder) -> str | None:
+    found = [test.id for test in run.read().tests if _dump_of(run, test.id)]
+    return f"these tests have one: {', '.join(found)}" if found else None
+
+
+def _choose(wanted: Debugger | None) -> tuple[Debugger, str]:
+    """The one that was asked for, or the first that is installed."""
+    among = [wanted] if wanted else list(Debugger)
+    for each in among:
+        if program := each.find():
+            return each, program
+    names = " or ".join(each.value for each in among)
+    remedies = ", or ".join(each.remedy for each in among)
+    raise ConfigurationError(f"{names} is not installed", hint=remedies)
