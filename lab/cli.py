@@ -32,7 +32,7 @@ from lab.options import (
     TestTimeout,
     Update,
 )
-from lab.results.text import printable
+from lab.text import printable
 
 # A command imports what it needs when it is called: `vfio-lab run` has QEMU started before most of
 # Python's packages are loaded, and `--help` loads none of them.

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from lab.text import printable
+
 _LOG_INTERVAL = 10.0  # seconds between two lines of one step in a log
 _LIVE_INTERVAL = 0.1  # seconds between two drawings of the live line
 
@@ -46,7 +48,7 @@ class Step:
         if time.monotonic() - self._shown < interval:
             return
         self._shown = time.monotonic()
-        line = f"{escape(self._name)}: {escape(text)}, {self.seconds:.0f} s"
+        line = f"{_shown(self._name)}: {_shown(text)}, {self.seconds:.0f} s"
         if self._status:
             self._status.update(line)
         else:
@@ -73,12 +75,12 @@ class Progress:
             yield Step(Console(quiet=True), name, None)
             return
         live = self._console.is_terminal
-        status = Status(escape(name), console=self._console) if live else None
+        status = Status(_shown(name), console=self._console) if live else None
         step = Step(self._console, name, status)
         if status:
             status.start()
         else:
-            self._console.print(f"… {escape(name)}", highlight=False)
+            self._console.print(f"… {_shown(name)}", highlight=False)
         mark = "[red]✗[/red]"
         try:
             yield step
@@ -86,18 +88,23 @@ class Progress:
         finally:
             if status:
                 status.stop()
-            result = f": {escape(step._result)}" if step._result else ""  # noqa: SLF001
+            result = f": {_shown(step._result)}" if step._result else ""  # noqa: SLF001
             self._console.print(
-                f"{mark} {escape(name)}{result} [dim]{step.seconds:.1f} s[/dim]", highlight=False
+                f"{mark} {_shown(name)}{result} [dim]{step.seconds:.1f} s[/dim]", highlight=False
             )
 
     def say(self, text: str) -> None:
         """One line that is no step."""
         if not self._quiet:
-            self._console.print(escape(text), highlight=False)
+            self._console.print(_shown(text), highlight=False)
 
     def say_once(self, text: str) -> None:
         """One line that is no step, the first time only."""
         if text not in self._said:
             self._said.add(text)
             self.say(text)
+
+
+def _shown(text: str) -> str:
+    """Names and subjects are others' words: nothing of them acts on the terminal, nor on rich."""
+    return escape(printable(text))

@@ -26,9 +26,9 @@ from lab.results.folder import LATEST, RESULTS, RunFolder, runs
 from lab.results.layout import line
 from lab.results.record import RunRecord, TestRecord
 from lab.results.replay import Replay
-from lab.results.text import printable
 from lab.results.verdict import Verdict
 from lab.session import commit_of
+from lab.text import printable
 
 _LAST_LINES = 15
 

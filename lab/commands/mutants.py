@@ -35,8 +35,8 @@ from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.layout import line
 from lab.results.record import RunRecord, TestRecord
-from lab.results.text import printable
 from lab.results.verdict import Verdict
+from lab.text import printable
 from lab.trial.child import record_of, run_of
 
 FOLDER = Path("kernels/mutants")

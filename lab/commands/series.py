@@ -29,7 +29,7 @@ from lab.kernel.series import Series
 from lab.progress import Progress
 from lab.results.folder import JUNIT, RunFolder
 from lab.results.junit import junit
-from lab.results.text import printable
+from lab.text import one_line, printable
 from lab.trial import notes
 from lab.trial.draft import must_be_writable, write_reply
 from lab.trial.finding import Finding
@@ -120,7 +120,8 @@ def _write_script(folder: Path, lab: Lab, base: Base, words: Sequence[str]) -> N
     mail, *others = words
     lines = [
         "#!/bin/sh",
-        f"# Tries the series once more, on {base.kernel.name}, which was {base.kernel.key}.",
+        f"# Tries the series once more, on {one_line(base.kernel.name)},",
+        f"# which was {base.kernel.key}.",
         "# The runs in here have scripts of their own, which name their kernels to the bit.",
         'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 2',
         f"cd {shlex.quote(str(Path.cwd()))} || exit 2",  # of relative paths among the options

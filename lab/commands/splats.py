@@ -15,9 +15,9 @@ from lab.cache import Cache
 from lab.config import Lab
 from lab.errors import ConfigurationError
 from lab.progress import Progress
-from lab.results.text import printable
 from lab.splats import Splat, find
 from lab.splats.symbols import Symbols
+from lab.text import printable
 
 _STDIN = "-"
 _GZIP = b"\x1f\x8b"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from lab.deadline import Deadline
+from lab.text import printable
 
 _KEPT = 16 << 20  # bytes in memory, up to twice as many; the file has all
 _TAIL = 8 << 10  # bytes that an error message may show
@@ -89,12 +90,13 @@ class Console(asyncio.Protocol):
             self._answers.append((start, self._dropped + len(self._bytes)))
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines that nobody asked for, for an error message: 8 KiB at the most."""
+        """The last lines that nobody asked for, for an error message: 8 KiB at the most, and
+        nothing that acts on a terminal."""
         with self._changed:
             data = self._bytes[:]
             for start, end in reversed(self._answers):
                 del data[max(0, start - self._dropped) : max(0, end - self._dropped)]
-        last = _decoded(data[-_TAIL:])
+        last = printable(_decoded(data[-_TAIL:]))
         return "\n".join(f"    {line}" for line in last.splitlines()[-lines:])
 
     def wait_until(self, condition: Callable[[], bool], deadline: Deadline) -> bool:

@@ -11,8 +11,8 @@ from lab.plugin.sessions import PROSPECT
 from lab.plugin.workers import attach
 from lab.results.judge import excused
 from lab.results.record import TestRecord
-from lab.results.text import printable
 from lab.results.verdict import Verdict
+from lab.text import printable
 from lab.watch import Watch
 from lab.worker import Worker
 

@@ -41,6 +41,7 @@ _RECIPE = 2  # a new number builds all of them anew
 _SELFTESTS = Path("tools", "testing", "selftests")
 _CASES = "cases.json"
 _NAME = re.compile(r"\w*", re.ASCII)
+_PROGRAM = re.compile(r"\w[\w.-]*", re.ASCII)  # it is a path here and in the guest, and an id
 _LOG = "build.log"
 _HARNESS = "kselftest_harness.h"
 _DEFAULT_TIMEOUT = re.compile(r"^(#define TEST_TIMEOUT_DEFAULT) \d+", re.MULTILINE)
@@ -285,6 +286,8 @@ class _Build:
         self._take_time(taken(sources.parent, _HARNESS))
         built = self._make(sources, "built")
         for program in built:
+            if not _PROGRAM.fullmatch(program.name) or (self.place / program.name).exists():
+                raise BuildError(f"    {program.name!r} is no name of a program")
             program.rename(self.place / program.name)
         names = [program.name for program in built]
         listed = [name for name in names if _LIST in "\n".join(run(["nm", self.place / name]))]

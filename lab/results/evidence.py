@@ -25,7 +25,7 @@ from lab.errors import LabError
 from lab.results.folder import RunFolder
 from lab.results.record import TestRecord
 from lab.results.replay import SCRIPT
-from lab.results.text import printable
+from lab.text import printable
 
 Sources = Mapping[str, Callable[[], str]]
 """By the name of its file, what makes a text; where that is empty, there is none."""

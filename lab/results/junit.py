@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from xml.etree import ElementTree as ET
 
 from lab.results.record import RunRecord, TestRecord, Trouble
-from lab.results.text import printable
 from lab.results.verdict import Verdict
+from lab.text import printable
 
 _ELEMENTS = {
     Verdict.BROKEN: "failure",

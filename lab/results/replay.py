@@ -15,6 +15,7 @@ from typing import Any
 from lab.cache import hash_of_file
 from lab.errors import ConfigurationError
 from lab.results.record import Written
+from lab.text import one_line
 
 SCRIPT = "replay.sh"
 ORDERS = "replay.json"
@@ -109,7 +110,7 @@ class Replay(Written):
         settings = [f"{name}={_quoted(value)}" for name, value in shown.environment.items()]
         lines = [
             "#!/bin/sh",
-            *(f"# {line}".rstrip() for line in self._account()),
+            *(f"# {one_line(line)}".rstrip() for line in self._account()),
             f"lab={shlex.quote(str(self.lab))}",
             f"cache=${{VFIO_LAB_CACHE:-{shlex.quote(str(self.cache))}}}",
             "case $cache in /*) ;; *) cache=$PWD/$cache ;; esac",
@@ -160,7 +161,7 @@ class Replay(Written):
         for name, part in (("kernel", self.kernel), ("image", self.image)):
             lines.append(f'there "${name}" {shlex.quote(part.mend)}')
             if part.sha256:
-                lines.append(f'same "${name}" {part.sha256}')
+                lines.append(f'same "${name}" {shlex.quote(part.sha256)}')
         return lines + ([f"at {shlex.quote(self.commit)}"] if self.commit else [])
 
 

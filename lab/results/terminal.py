@@ -12,8 +12,8 @@ from rich.text import Text
 from lab.contract import Mode, rules
 from lab.results.layout import line, plain_table, rule_table, shortened
 from lab.results.record import Cell, RunRecord, TestRecord, Trouble
-from lab.results.text import printable
 from lab.results.verdict import Verdict
+from lab.text import printable
 
 _BUILT = 60  # seconds; who waited longer waited for a build
 _DETAIL = 12  # lines at the end of a traceback, where the failing call stands

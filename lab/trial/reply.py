@@ -19,9 +19,9 @@ from lab.contract import Flow, Mode, rules
 from lab.kernel.series import Letter
 from lab.results.compare import Pair
 from lab.results.record import TestRecord
-from lab.results.text import printable
 from lab.results.verdict import Verdict
 from lab.splats import find
+from lab.text import printable
 from lab.trial.finding import Finding
 
 # Lines are not folded: a folded message id is none. Names in headers become encoded words.

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lab.results.compare import Pair
 from lab.results.layout import line
-from lab.results.text import printable
+from lab.text import printable
 from lab.trial.finding import Finding
 
 _STYLES = {

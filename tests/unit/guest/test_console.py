@@ -148,3 +148,9 @@ def test_the_tail_of_a_line_that_does_not_end_is_short(console: Console) -> None
     console.data_received(b"x" * 10_000_000 + b"END")
     assert len(console.tail()) < 10_000
     assert console.tail().endswith("END")
+
+
+def test_the_tail_does_not_act_on_a_terminal(console: Console) -> None:
+    """It stands in messages, and those are printed."""
+    console.data_received(b"\x1b[2Jgone\r\n")
+    assert console.tail() == "    \\x1b[2Jgone"

@@ -118,3 +118,16 @@ def test_steps_go_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     seen = capfd.readouterr()
     assert seen.out == "a script's\n"
     assert "build" in seen.err
+
+
+def test_names_do_not_act_on_the_terminal(steps: Progress, log: io.StringIO) -> None:
+    """A patch's subject, or a compiler that shows the line of a source, may hold anything."""
+    with steps.step("apply \x1b[2J[red]x") as step:
+        step.result("\x9b31m")
+    steps.say("\x1b]0;title\x07")
+    steps.say_once("once")
+    steps.say_once("once")
+    assert "\x1b" not in log.getvalue()
+    assert "\x9b" not in log.getvalue()
+    assert "apply \\x1b[2J[red]x" in log.getvalue()
+    assert log.getvalue().count("once") == 1

@@ -206,3 +206,16 @@ def test_how_a_kernel_is_made_again(tmp_path: Path) -> None:
     now.touch()
     assert f"--series {now} --patches 2;" in rebuilt(patched, "abc", now)
     assert "nothing but that file" in rebuilt({"bzimage": "/tmp/bzImage"}, "abc")
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\x85", "\u2028"])
+def test_what_others_have_written_is_no_command(
+    scene: Scene, tmp_path: Path, line_end: str
+) -> None:
+    """A release, a compiler's version, a hash: of a bundle all of it is somebody else's."""
+    mark = tmp_path / "ran"
+    evil = f"6.12{line_end}touch {mark}; $(touch {mark})"
+    kernel = replace(scene.replay.kernel, title=evil, mend=evil, sha256=f"$(touch {mark})")
+    replay = replace(scene.replay, kernel=kernel, qemu_version=evil, version=evil, commit=evil)
+    Scene(scene.folder, replay).play()
+    assert not mark.exists()

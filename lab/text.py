@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Text that came from a guest, made fit for a terminal and for XML."""
+"""Text that came from a guest, or a mail, made fit for a terminal, for XML and for scripts."""
 
 import re
 
@@ -14,6 +14,11 @@ def printable(text: str) -> str:
     The carriage returns of a serial console's line ends are dropped.
     """
     return _UNPRINTABLE.sub(_escaped, text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """The same without line ends: what follows them would be no comment of a script any more."""
+    return printable(text).replace("\n", " ")
 
 
 def _escaped(found: re.Match[str]) -> str:
