@@ -78,11 +78,10 @@ def test_after(process):
 """
 
 
-@pytest.mark.parametrize("runner", ["run", "pytest"])
-def test_a_disk_that_fills_up(small_lab: "SmallLab", small_disk: Path, runner: str) -> None:
+def test_a_disk_that_fills_up(small_lab: "SmallLab", small_disk: Path) -> None:
     """The guest goes on, what was written before stays, and the run says who has to act."""
     small_lab.suite(_FILLS_THE_DISK)
-    outcome = getattr(small_lab, runner)()
+    outcome = small_lab.run()
     assert outcome.status == 2
     assert outcome.verdicts["test_before"] == "kept"
     assert "broken" not in outcome.verdicts.values()
@@ -275,8 +274,8 @@ def test_guests_in_a_row_leave_nothing(
     qemus: Callable[[Path], list[int]],
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Neither process nor socket, descriptor, thread or temporary file; memory, after the first
-    two, grows by less than 200 KiB a guest, which is what the run keeps of each."""
+    """Neither process nor socket, descriptor, thread or temporary file; memory, after the
+    first, grows by less than 200 KiB a guest, which is what the run keeps of each."""
     cell = new_cell()
 
     def use() -> None:
@@ -284,8 +283,7 @@ def test_guests_in_a_row_leave_nothing(
             assert process.syscall(Syscall.GETPID) == process.pid
         cell.discard()
 
-    for _ in range(2):
-        use()
+    use()
     before = Holdings.like(None)
     for _ in range(count):
         use()
