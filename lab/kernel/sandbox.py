@@ -120,6 +120,8 @@ def _room() -> Iterator[str]:
     programs, roots = _tools_elsewhere()
     path = os.pathsep.join([*map(str, programs), _PATH])
     environment = {"PATH": path, "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
+    if language := os.environ.get("LANG"):
+        environment["LANG"] = language  # ccache's keys have it: they are to be those of outside
     for name, value in environment.items():
         yield from ("--setenv", name, value)
     yield from ("--ro-bind", str(_SYSTEM), str(_SYSTEM))

@@ -76,6 +76,7 @@ def test_it_hears_of_no_secret_in_the_environment(
     walls: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "secret")
+    monkeypatch.setenv("LANG", "C.UTF-8")
     assert _sees(OPEN, 'test "$TOKEN" = secret')
     assert _sees(walls, 'test -z "$TOKEN"')
 
