@@ -7,6 +7,7 @@ stays in the run's folder.
 """
 
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lab.cache import Cache
 from lab.condition import Condition
 from lab.config import DeviceModel, Lab, Machine
 from lab.deadline import Deadline
+from lab.errors import GuestLost
 from lab.guest import (
     COMMAND_LINE,
     AcceleratorMemory,
@@ -45,6 +47,7 @@ from lab.vfio import drift
 from lab.vfio.device import Device
 
 SEED = 5  # races are swept by it as well as by any: kernels/mutants/own5-unlocked never survived
+_HEARD = 30.0  # seconds that a console may be behind; 10 MB take 20
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,20 @@ class Testbed:
         Raises GuestLost or AgentDied when nobody answers.
         """
         return self.unused.leftovers(self.hands)
+
+    def hear_out(self) -> None:
+        """Return once all that the kernel has said until now is in the guest's console.
+
+        What one CPU says another may have to write, or a thread: a mark of our own comes after it.
+        Raises GuestLost where that does not come, and AgentDied.
+        """
+        start, mark = self.guest.console.size, f"vfio-lab: heard {time.monotonic_ns()}"
+        self.hands.write_text("/dev/kmsg", f"<1>{mark}\n")
+        deadline = Deadline.after(_HEARD * self.stretch)
+        if not self.guest.console.wait_until(
+            lambda: mark in self.guest.console.text(start), deadline
+        ):
+            raise GuestLost(f"the console has been silent for {deadline.seconds:.0f} s")
 
     def close(self) -> None:
         """End the guest."""

@@ -10,11 +10,11 @@ import pytest
 from lab.agent.trace import Recording
 from lab.cell import Testbed
 from lab.errors import GuestLost, LabError
+from lab.expected import Announced, told
 from lab.results.evidence import keep
 from lab.results.judge import Judgement, judge
 from lab.results.record import TestRecord
 from lab.results.verdict import Verdict
-from lab.splats import find
 from lab.vfio.trace import readable
 from lab.worker import Worker
 
@@ -37,6 +37,7 @@ class Watch:
         self._wanted = machine
         self._testbed: Testbed | None = None
         self._console_start = 0
+        self._announced: Announced | None = None  # as soon as it has a guest
         self._calls = Recording()
         self._ring = ""  # the kernel's own log
         self._judgements: list[Judgement] = []
@@ -76,12 +77,13 @@ class Watch:
         testbed = self._testbed
         if testbed:
             self._calls = testbed.trace.take()  # the look at what is left is not the test's
-        if testbed and worst.verdict not in (Verdict.GUEST_LOST, Verdict.LAB_ERROR):
-            worst = self._afterwards(testbed, worst)
+        hopeless = worst.verdict in (Verdict.GUEST_LOST, Verdict.LAB_ERROR)
+        if testbed and self._announced and not hopeless:
+            worst = self._afterwards(testbed, self._announced, worst)
         if testbed and worst.verdict.is_trouble:
             self._ring = _ring(testbed, worst)
             self._session.discard_guest()
-        return worst
+        return replace(worst, splats=self._session.with_lines(worst.splats))
 
     def evidence(self) -> tuple[str, ...]:
         """The guest's own words, as paths relative to the run's folder."""
@@ -131,6 +133,11 @@ class Watch:
         """The name of the machine that it runs on, None while it has no guest."""
         return self._testbed.machine_name if self._testbed else None
 
+    def announcements(self) -> Announced | None:
+        """Where its test announces what it provokes, once it has a guest."""
+        self._look()
+        return self._announced
+
     def _look(self) -> Testbed | None:
         """The first guest that the test sees is its own, if it is of its machine."""
         current = self._session.cell.current if self._session.cell else None
@@ -139,6 +146,7 @@ class Watch:
         if self._testbed is None and current:
             self._testbed = current
             self._console_start = current.guest.console.size
+            self._announced = Announced(current)
         return self._testbed
 
     def _silent(self, testbed: Testbed) -> GuestLost | None:
@@ -166,23 +174,24 @@ class Watch:
             return self._testbed.guest.why_lost("during the test")
         return None
 
-    def _afterwards(self, testbed: Testbed, so_far: Judgement) -> Judgement:
-        """What the test did not see itself: splats, and what it has left behind."""
-        found = find(testbed.guest.printed_since(self._console_start), stamped=True)
-        texts = tuple(splat.text for splat in found)
+    def _afterwards(self, testbed: Testbed, announced: Announced, so_far: Judgement) -> Judgement:
+        """What the test did not see itself: what it has not announced, and what it left behind."""
         if not testbed.guest.alive:
             lost = testbed.guest.why_lost("right after the test")
             self.found_afterwards = True
-            return Judgement(Verdict.GUEST_LOST, str(lost), (lost.splat,) if lost.splat else texts)
+            return Judgement(Verdict.GUEST_LOST, str(lost), (lost.splat,) if lost.splat else ())
         try:
+            found, faults = announced.unexplained()
             left = testbed.leftovers()
         except LabError as error:
             self.found_afterwards = True
             return judge(testbed.guest.why_lost(f"the look after the test: {error}"), None)
-        if so_far.verdict is Verdict.BROKEN or not (found or left):
+        texts = tuple(splat.text for splat in found)
+        if so_far.verdict is Verdict.BROKEN or not (found or faults or left):
             return Judgement(so_far.verdict, so_far.message, texts)
         self.found_afterwards = True
         words = [f"the kernel reported: {splat.title}" for splat in found]
+        words += [f"not announced: {fault}" for fault in told(faults)]
         words += [f"left behind: {thing}" for thing in left]
         return Judgement(Verdict.BROKEN, "; ".join(words), texts)
 

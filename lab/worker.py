@@ -3,6 +3,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from lab.cell import Cell, Choice, Parts, Testbed, machine_of
 from lab.config import Lab
 from lab.contract import Mode
 from lab.deviations import Deviation
-from lab.errors import GuestLost
+from lab.errors import GuestLost, LabError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.record import TestRecord
+from lab.splats.symbols import Symbols
 from lab.tally import Tally
 
 FEW = 10  # tests: for fewer a guest that boots ahead costs more than it saves
@@ -58,6 +60,7 @@ class Worker:
         self.cell: Cell | None = None
         self.workers = 1  # how many share the tests
         self._deviations: tuple[Deviation, ...] = ()
+        self._symbols: Symbols | None = None  # its kernel's, once they are wanted
         self._born = _birth_of_this_process()
 
     @classmethod
@@ -165,6 +168,23 @@ class Worker:
         """The first test's own code begins: measure how long the user waited for it."""
         seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - self._born
         self.tally.first_seconds.setdefault("first_call", seconds)
+
+    def with_lines(self, splats: Sequence[str]) -> tuple[str, ...]:
+        """Reports with file and line behind each address; where these cannot be found, the last
+        line says why."""
+        return tuple(self._with_lines(splat) for splat in splats)
+
+    def _with_lines(self, splat: str) -> str:
+        vmlinux = self.cell.parts.kernel.vmlinux if self.cell else None
+        if not Symbols.are_wanted(splat):
+            return splat
+        if not vmlinux:
+            return f"{splat}\n(no file and line: this kernel came without a vmlinux)"
+        self._symbols = self._symbols or Symbols(vmlinux)
+        try:
+            return self._symbols.decode(splat)
+        except LabError as error:
+            return f"{splat}\n({error.message})"
 
     def add(self, test: TestRecord) -> None:
         """A test has its verdict."""

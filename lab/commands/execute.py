@@ -26,7 +26,7 @@ from lab.results.replay import EXEC
 from lab.results.terminal import report
 from lab.results.verdict import Verdict
 from lab.session import Session
-from lab.splats import find
+from lab.splats import Kind, find
 
 SUITE = "exec"
 
@@ -98,7 +98,9 @@ def _run(session: Session, order: Order, show: int) -> None:
     began = time.monotonic()
     records = list(_attempt(order, testbed, argv, environment, show))
     seconds = time.monotonic() - began
-    reports = find(testbed.guest.printed_since(start), stamped=True)
+    printed = testbed.guest.printed_since(start)
+    # A program has no way to announce the DMA that it lets the IOMMU block.
+    reports = [s for s in find(printed, stamped=True) if s.kind is not Kind.DMA_FAULT]
     if reports and not any(record.verdict.is_trouble for record in records):
         words = "; ".join(f"the kernel reported: {splat.title}" for splat in reports)
         records = [record for record in records if record.id != order.program.name]
@@ -110,7 +112,7 @@ def _run(session: Session, order: Order, show: int) -> None:
             replace(
                 record,
                 duration=round(seconds / len(records), 4),  # one clock for all of its tests
-                splats=record.splats or texts,
+                splats=session.with_lines(record.splats or texts),
                 evidence=tuple(
                     session.folder.relative(testbed.guest.folder / name) for name in names
                 ),

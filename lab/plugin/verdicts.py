@@ -5,6 +5,8 @@ from collections.abc import Generator
 
 import pytest
 
+from lab.cell import Testbed
+from lab.expected import Announced
 from lab.plugin.items import SUITE, id_of, mode_of, own_machine, program_of, rule_of
 from lab.plugin.options import SESSION
 from lab.plugin.sessions import PROSPECT
@@ -17,6 +19,14 @@ from lab.watch import Watch
 from lab.worker import Worker
 
 _WATCH = pytest.StashKey[Watch]()
+
+
+@pytest.fixture
+def expected(request: pytest.FixtureRequest, testbed: Testbed) -> Announced:
+    """Where a test announces what it provokes: see `lab.expected`."""
+    announced = request.node.stash[_WATCH].announcements()
+    # A test that found another machine's guest than its own is skipped, and announces nothing.
+    return announced or Announced(testbed)
 
 
 @pytest.hookimpl(wrapper=True)

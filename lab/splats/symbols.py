@@ -61,6 +61,11 @@ class Symbols:
         self._known: dict[_Place, str] = {}
         self._tree = ""
 
+    @staticmethod
+    def are_wanted(text: str) -> bool:
+        """Whether there is anything to decode in it."""
+        return _PLACE.search(text) is not None
+
     def decode(self, text: str) -> str:
         """The text with " (drivers/vfio/group.c:212)" behind each place that is known.
 

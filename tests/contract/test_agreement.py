@@ -15,7 +15,7 @@ import pytest
 from lab.agent.errors import RemoteError
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.guest import Guest
+from lab.expected import Announced
 from lab.testing import contract, lacking, not_applicable
 from lab.vfio.device import Device
 from lab.vfio.edu import edu_of
@@ -133,14 +133,17 @@ def test_modes_agree_on_the_iova_ranges(
 
 @contract("DMA-1")
 def test_modes_agree_on_what_dma_does(
-    guest: Guest, process: Process, edu: Device, modes: tuple[Mode, ...]
+    expected: Announced, process: Process, edu: Device, modes: tuple[Mode, ...]
 ) -> None:
     """Bytes in and out of a mapping, a page that ends it, and what is left after an unmap."""
 
     def ask(opened: Opened) -> Answers:
-        before = len(guest.faults())
         size = process.page_size
-        with edu_of(opened.device) as registers, process.mmap(2 * size) as memory:
+        with (
+            edu_of(opened.device) as registers,
+            process.mmap(2 * size) as memory,
+            expected.dma_faults(edu) as faults,
+        ):
             opened.space.map_range(IOVA, memory.address, size)
             opened.device.enable_dma()
             memory.write(0, WORD)
@@ -154,7 +157,7 @@ def test_modes_agree_on_what_dma_does(
             "bytes that are not zero": {
                 place: value for place, value in enumerate(written) if value
             },
-            "faults": [(hex(fault.address), fault.write) for fault in guest.faults()[before:]],
+            "faults": [(hex(fault.address), fault.write) for fault in faults],
         }
 
     _agree(process, edu, modes, ask)

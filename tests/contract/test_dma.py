@@ -14,6 +14,7 @@ from lab.agent.process import Process
 from lab.agent.program import Call, Delay, Imm, Store
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
+from lab.expected import Announced
 from lab.guest import DmarFault, Guest
 from lab.testing import contract, lacking
 from lab.vfio.device import Device
@@ -52,18 +53,19 @@ def _writes(edu: Edu, iova: int, page: Mapping) -> bool:
     return found == WORD
 
 
+@contextmanager
 def _only_blocked(
-    guest: Guest, device: Device, iova: int, before: int, *, write: bool = True
-) -> None:
-    """The IOMMU has reported, since `before`, the transfer of `WORD` at `iova` and nothing else.
+    expected: Announced, device: Device, iova: int, *, write: bool = True
+) -> Iterator[None]:
+    """The IOMMU reports in the block the transfer of `WORD` at `iova` and nothing else.
 
     QEMU breaks a transfer into accesses of 8 bytes, each of which faults.
     """
-    new = guest.faults()[before:]
-    assert new, "the IOMMU reported no fault"
-    assert new[0] == DmarFault(device.requester, iova, write)
+    with expected.dma_faults(device) as came:
+        yield
+    assert came[0] == DmarFault(device.requester, iova, write)
     touched = {DmarFault(device.requester, iova + byte, write) for byte in range(len(WORD))}
-    assert set(new) <= touched
+    assert set(came) <= touched
 
 
 @contract("DMA-1")
@@ -118,44 +120,41 @@ def test_scattered_pages_are_each_mapped_where_they_are(
 
 @contract("DMA-2")
 def test_unmapped_address_is_blocked(
-    guest: Guest, process: Process, edu: Device, mode: Mode
+    expected: Announced, process: Process, edu: Device, mode: Mode
 ) -> None:
     """A page beside the mapped one does not exist for the device."""
     with _working(process, edu, mode) as (_, registers, page):
-        before = len(guest.faults())
         elsewhere = IOVA + process.page_size
-        assert not _writes(registers, elsewhere, page)
-        _only_blocked(guest, edu, elsewhere, before)
+        with _only_blocked(expected, edu, elsewhere):
+            assert not _writes(registers, elsewhere, page)
         assert _writes(registers, IOVA, page)
 
 
 @contract("DMA-2")
 def test_unmap_ends_the_devices_access(
-    guest: Guest, process: Process, edu: Device, mode: Mode
+    expected: Announced, process: Process, edu: Device, mode: Mode
 ) -> None:
     """The same address works before the unmap, and not after it: the IOTLB holds nothing back."""
     with _working(process, edu, mode) as (opened, registers, page):
         assert _writes(registers, IOVA, page)
-        before = len(guest.faults())
         assert opened.space.unmap(IOVA, page.length) == page.length
-        assert not _writes(registers, IOVA, page)
-        _only_blocked(guest, edu, IOVA, before)
+        with _only_blocked(expected, edu, IOVA):
+            assert not _writes(registers, IOVA, page)
         opened.space.map(IOVA, page)
         assert _writes(registers, IOVA, page)
 
 
 @contract("DMA-2")
 def test_blocked_read_brings_nothing(
-    guest: Guest, process: Process, edu: Device, mode: Mode
+    expected: Announced, process: Process, edu: Device, mode: Mode
 ) -> None:
     """The device does not get the bytes that were there."""
     with _working(process, edu, mode) as (opened, registers, page):
         secret = b"not for devices!"
         page.write(0, secret)
         opened.space.unmap(IOVA, page.length)
-        before = len(guest.faults())
-        registers.copy_in(IOVA, len(secret))
-        _only_blocked(guest, edu, IOVA, before, write=False)
+        with _only_blocked(expected, edu, IOVA, write=False):
+            registers.copy_in(IOVA, len(secret))
         opened.space.map(IOVA, page)
         registers.copy_out(IOVA, len(secret))
         assert page.read(0, len(secret)) != secret
@@ -167,7 +166,7 @@ def test_blocked_read_brings_nothing(
 
 @contract("DMA-2", Mode.IOMMUFD)
 def test_nothing_is_reached_before_the_first_attach_and_after_detach(
-    guest: Guest, process: Process, edu: Device
+    expected: Announced, process: Process, edu: Device
 ) -> None:
     """A device that is bound and not attached sits in a blocking domain."""
     with (
@@ -180,10 +179,9 @@ def test_nothing_is_reached_before_the_first_attach_and_after_detach(
         cdev.bind(iommufd)
         cdev.enable_dma()
         with edu_of(cdev) as registers:
-            before = len(guest.faults())
             page.write(0, WORD)
-            registers.copy_in(IOVA, len(WORD))
-            _only_blocked(guest, edu, IOVA, before, write=False)
+            with _only_blocked(expected, edu, IOVA, write=False):
+                registers.copy_in(IOVA, len(WORD))
 
             cdev.attach(ioas)
             page.write(0, WORD)
@@ -191,14 +189,13 @@ def test_nothing_is_reached_before_the_first_attach_and_after_detach(
             assert _writes(registers, IOVA, page)
 
             cdev.detach_pt()
-            before = len(guest.faults())
-            assert not _writes(registers, IOVA, page)
-            _only_blocked(guest, edu, IOVA, before)
+            with _only_blocked(expected, edu, IOVA):
+                assert not _writes(registers, IOVA, page)
 
 
 @contract("DMA-3")
 def test_read_only_mapping_is_read_only_for_the_device(
-    guest: Guest, process: Process, edu: Device, mode: Mode
+    guest: Guest, expected: Announced, process: Process, edu: Device, mode: Mode
 ) -> None:
     """The device gets the bytes and cannot change them; mapped for both it can.
 
@@ -208,10 +205,9 @@ def test_read_only_mapping_is_read_only_for_the_device(
         opened.space.unmap(IOVA, page.length)
         opened.space.map(IOVA, page, MapFlag.VFIO_DMA_MAP_FLAG_READ)
         page.write(0, WORD[::-1])
-        before = len(guest.faults())
-        registers.copy_out(IOVA, len(WORD))
+        with _only_blocked(expected, edu, IOVA):
+            registers.copy_out(IOVA, len(WORD))
         assert page.read(0, len(WORD)) == WORD[::-1]
-        _only_blocked(guest, edu, IOVA, before)
 
         before = len(guest.faults())
         registers.copy_in(IOVA, len(WORD))

@@ -13,7 +13,7 @@ import pytest
 from lab.agent.memory import Mapping as Memory
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.guest import Guest
+from lab.expected import Announced
 from lab.testing import contract, lacking
 from lab.vfio.device import Device
 from lab.vfio.edu import BUFFER, BUFFER_SIZE, Command, Edu, edu_of
@@ -189,7 +189,7 @@ def test_large_mappings_on_huge_pages_transfer(process: Process, edu: Device, mo
 
 @contract("DMA-7")
 def test_device_behind_a_bridge_transfers_under_the_bridges_alias(
-    guest: Guest,
+    expected: Announced,
     process: Process,
     hands: Process,
     devices: Mapping[str, Device],
@@ -216,11 +216,9 @@ def test_device_behind_a_bridge_transfers_under_the_bridges_alias(
         _copies(registers, IOVA, IOVA + 64, 15)
         assert page.read(64, 15) == b"over the bridge"
 
-        before = len(guest.faults())
-        registers.copy_out(IOVA + PAGE, 8)
-        registers.copy_in(IOVA + PAGE, 8)
-        faults = guest.faults()[before:]
-        assert {fault.requester for fault in faults} == {alias}
+        with expected.dma_faults(alias) as faults:
+            registers.copy_out(IOVA + PAGE, 8)
+            registers.copy_in(IOVA + PAGE, 8)
         assert {(fault.address & -8, fault.write) for fault in faults} == {
             (IOVA + PAGE, True),
             (IOVA + PAGE, False),

@@ -58,7 +58,9 @@ def test_a_lost_guest_costs_one_test(small_lab: "SmallLab", way: str) -> None:
     }
     lost = outcome.tests["test_loses_it"]
     assert outcome.status == (1 if way == "panic" else 2)
-    assert ("sysrq triggered crash" in "".join(lost["splats"])) is (way == "panic")
+    splats = "".join(lost["splats"])
+    assert ("sysrq triggered crash" in splats) is (way == "panic")
+    assert ("(drivers/tty/sysrq.c:" in splats) is (way == "panic"), "no file and line"
     assert "the last lines of its console:" in lost["message"]
     assert lost["evidence"][0] == "guests/001/console.log"
     assert outcome.tests["test_after"]["evidence"][0] == "guests/002/console.log"
