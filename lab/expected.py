@@ -25,7 +25,7 @@ class Announced:
     def __init__(self, testbed: Testbed) -> None:
         self._testbed = testbed
         self._guest = guest = testbed.guest
-        self._console_start = guest.console.size
+        self._console_start = guest.heard
         self._first_fault = len(guest.faults())
         self._titles: list[str] = []  # a pattern for each report that came as announced
         self._faults: set[int] = set()  # those announced, by their number among the guest's
@@ -72,6 +72,7 @@ class Announced:
             known = next((each for each in reports if re.search(title, each.title)), None)
             if known:
                 reports.remove(known)
+        self._guest.heard = self._guest.console.size
         faults = self._guest.faults()
         numbers = range(self._first_fault, len(faults))
         return tuple(reports), tuple(faults[n] for n in numbers if n not in self._faults)

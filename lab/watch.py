@@ -145,7 +145,7 @@ class Watch:
             return None
         if self._testbed is None and current:
             self._testbed = current
-            self._console_start = current.guest.console.size
+            self._console_start = current.guest.heard
             self._announced = Announced(current)
         return self._testbed
 

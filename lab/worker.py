@@ -16,7 +16,9 @@ from lab.deviations import Deviation
 from lab.errors import GuestLost, LabError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
-from lab.results.record import TestRecord
+from lab.results.record import TestRecord, Trouble
+from lab.results.verdict import Verdict
+from lab.splats import Kind, find
 from lab.splats.symbols import Symbols
 from lab.tally import Tally
 
@@ -104,6 +106,8 @@ class Worker:
     def end(self) -> None:
         """All guests end; what went wrong with them is in the tally."""
         if self.cell:
+            if current := self.cell.current:
+                self._hear(current, "after its last test")
             self.cell.__exit__(None, None, None)
             for failure in self.cell.failures:
                 self.tally.note(failure)
@@ -115,13 +119,30 @@ class Worker:
         """
         assert self.cell is not None
         started = time.monotonic()
+        before = self.cell.current
         try:
             testbed = self.cell.testbed(machine)
         except GuestLost as lost:
             self.tally.note(lost)
             testbed = self.cell.testbed(machine)
-        self._booted(testbed, time.monotonic() - started)
+        if testbed is not before:
+            self._booted(testbed, time.monotonic() - started)
+            self._hear(testbed, "while it booted")
+            if before:
+                self._hear(before, "after its last test")
         return testbed
+
+    def _hear(self, testbed: Testbed, when: str) -> None:
+        """What the kernel reported while no test ran is the run's."""
+        guest = testbed.guest
+        for splat in find(guest.printed_since(guest.heard), stamped=True):
+            if splat.kind is not Kind.DMA_FAULT:
+                words = f"guest {guest.folder.name}: {when} the kernel reported: {splat.title}"
+                console = self.folder.relative(guest.console.path)
+                self.tally.trouble.append(
+                    Trouble(words, Verdict.BROKEN, splats=(splat.text,), evidence=(console,))
+                )
+        guest.heard = guest.console.size
 
     def _booted(self, testbed: Testbed, waited: float) -> None:
         tally, guest = self.tally, testbed.guest

@@ -82,6 +82,8 @@ class Guest:
         """The devices under test by their role."""
         self.addresses = _addresses(running)
         """Role to PCI address ("0000:01:00.0"), as the guest's kernel numbered the buses."""
+        self.heard = 0
+        """Bytes of its console that somebody has answered for: a test, or the run."""
         self._running = running
         self._inquest = inquest
         self._finding: Finding | None = None

@@ -83,7 +83,8 @@ class TestRecord(Written):
 class Trouble(Written):
     """What went wrong with the run and belongs to no test.
 
-    `verdict` is lab-error, or guest-lost where a guest was lost outside a test.
+    `verdict` is lab-error, or guest-lost where a guest was lost outside a test, or broken where the
+    kernel reported something while no test ran.
     """
 
     message: str

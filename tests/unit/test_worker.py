@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which guest boots ahead, what a lost boot costs, and what is heard while no test runs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lab import room
+from lab.cell import Choice
+from lab.config import Lab, Machine
+from lab.errors import GuestLost
+from lab.guest import Accelerator
+from lab.progress import Progress
+from lab.results.folder import RunFolder
+from lab.results.verdict import Verdict
+from lab.worker import FEW, Prospect, Worker
+
+ROOT = Path(__file__).parents[2]
+_WARNING = """\
+[    1.5][    T1] ------------[ cut here ]------------
+[    1.5][    T1] WARNING: CPU: 0 PID: 1 at lib/planted.c:1 plant+0x0/0x10
+[    1.5][    T1] ---[ end trace 0000000000000000 ]---
+"""
+
+
+class Console:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content = ""
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+
+class Guest:
+    """What a worker looks at of one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.console = Console(folder / "console.log")
+        self.accelerator = Accelerator.TCG
+        self.seconds = {"login": 2.0}
+        self.repeats = 0
+        self.heard = 0
+        self.alive = True
+
+    def printed_since(self, start: int) -> str:
+        return self.console.content[start:]
+
+
+@dataclass
+class Cell:
+    """Boots nothing."""
+
+    folder: RunFolder
+    said_at_boot: str = ""
+    fails: int = 0
+    expected: list[str | None] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+    current: Any = None
+    booted: int = 0
+
+    def expect(self, machine: str | None) -> None:
+        self.expected.append(machine)
+
+    def testbed(self, machine: str | None = None) -> Any:
+        name = machine or "vtd"
+        if self.fails:
+            self.fails -= 1
+            raise GuestLost("boot: it went away")
+        if not self.current or self.current.machine_name != name:
+            self.booted += 1
+            guest = Guest(self.folder.guest(self.booted))
+            guest.console.content = self.said_at_boot
+            self.current = SimpleNamespace(
+                guest=guest,
+                machine_name=name,
+                machine=Machine(),
+                unused=SimpleNamespace(detectors=()),
+            )
+        return self.current
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    folder = RunFolder(tmp_path)
+    worker = Worker(Lab.load(ROOT), Choice(machine="vtd"), folder, Progress(quiet=True))
+    worker.cell = cast(Any, Cell(folder))
+    return worker
+
+
+@pytest.fixture
+def cell(worker: Worker) -> Cell:
+    return cast("Cell", worker.cell)
+
+
+@pytest.fixture(autouse=True)
+def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "guests", lambda _: 9)
+
+
+@pytest.mark.parametrize(
+    ("prospect", "wanted"),
+    [
+        (Prospect(FEW + 1, None), "vtd"),
+        (Prospect(FEW, None), None),  # the guest will do
+        (Prospect(FEW, None, ("no-iommu",)), "no-iommu"),
+        (Prospect(1, "no-iommu", (None,)), "no-iommu"),
+        (None, None),
+    ],
+)
+def test_what_boots_ahead(
+    worker: Worker, cell: Cell, prospect: Prospect | None, wanted: str | None
+) -> None:
+    worker.testbed()
+    worker.prepare_for(prospect)
+    assert cell.expected == [wanted]
+
+
+def test_a_guest_that_died_is_replaced_at_once(worker: Worker, cell: Cell) -> None:
+    worker.testbed().guest.alive = False  # type: ignore[misc]
+    worker.prepare_for(Prospect(1, None))
+    cell.current = None
+    worker.prepare_for(Prospect(1, None))
+    assert cell.expected == ["vtd", "vtd"]
+
+
+def test_of_several_workers_each_has_its_share_of_the_tests(worker: Worker, cell: Cell) -> None:
+    worker.testbed()
+    worker.workers = 4
+    worker.prepare_for(Prospect(4 * FEW, None))
+    worker.prepare_for(Prospect(4 * FEW + 1, None))
+    assert cell.expected == [None, "vtd"]
+
+
+def test_without_room_no_second_guest(
+    worker: Worker, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "guests", lambda _: 0)
+    worker.prepare_for(Prospect(99, None))
+    worker.testbed()
+    worker.prepare_for(Prospect(99, None))
+    assert cell.expected == ["vtd", None]
+
+
+def test_a_boot_is_tried_once_more(worker: Worker, cell: Cell) -> None:
+    cell.fails = 1
+    worker.testbed()
+    (trouble,) = worker.tally.trouble
+    assert trouble.verdict is Verdict.GUEST_LOST
+    cell.fails, cell.current = 2, None
+    with pytest.raises(GuestLost):
+        worker.testbed()
+
+
+def test_only_waits_for_later_guests_count(worker: Worker, cell: Cell) -> None:
+    worker.testbed()
+    assert worker.tally.figures["waited_seconds"] == 0
+    assert worker.tally.figures["guests"] == 1
+    cell.current = None
+    worker.testbed()
+    assert worker.tally.waited > 0
+    assert worker.tally.figures["guests"] == 2
+
+
+def test_what_the_kernel_says_while_no_test_runs_is_the_runs(worker: Worker, cell: Cell) -> None:
+    cell.said_at_boot = "[    0.1] Linux version 6.12\n" + _WARNING
+    guest = worker.testbed().guest
+    worker.testbed()  # it is told once
+    (booting,) = worker.tally.trouble
+    assert booting.message == "guest 001: while it booted the kernel reported: WARNING in plant"
+    assert (booting.verdict, booting.exit_status) == (Verdict.BROKEN, 1)
+    assert booting.evidence == ("guests/001/console.log",)
+    assert "lib/planted.c:1" in booting.splats[0]
+    guest.console.content += _WARNING  # type: ignore[attr-defined]
+    worker.testbed("no-iommu")
+    later = worker.tally.trouble[2]
+    assert later.message == "guest 001: after its last test the kernel reported: WARNING in plant"
+    cell.current.guest.console.content += _WARNING
+    worker.end()
+    assert worker.tally.trouble[3].message.startswith("guest 002: after its last test")
+    assert len(worker.tally.trouble) == 4
