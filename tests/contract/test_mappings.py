@@ -5,7 +5,7 @@ Source: drivers/iommu/iommufd/io_pagetable.c, drivers/iommu/iommufd/vfio_compat.
 drivers/vfio/vfio_iommu_type1.c. Every refusal stands beside a mapping that is granted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EEXIST, EFAULT, EINVAL, ENOENT, EOPNOTSUPP, EOVERFLOW
 from mmap import PROT_READ
@@ -18,6 +18,7 @@ from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
 from lab.config import Machine
 from lab.contract import Mode
+from lab.expected import Announced
 from lab.testing import contract, raises_errno
 from lab.vfio.device import Device, pinned_pages
 from lab.vfio.edu import Edu, edu_of
@@ -252,25 +253,27 @@ def test_part_of_a_mapping_cannot_be_unmapped(
 
 
 @contract("MAP-7", Mode.TYPE1)
-def test_type1_unmaps_the_whole_mapping_with_its_head(process: Process, edu: Device) -> None:
+def test_type1_unmaps_the_whole_mapping_with_its_head(
+    expected: Announced, process: Process, edu: Device
+) -> None:
     """vfio_dma_do_unmap(), the comment on v1: the head takes all, the middle nothing."""
     with _space(process, edu, Mode.TYPE1) as (space, registers, memory):
         space.map(IOVA, memory)
         assert space.unmap(IOVA + PAGE, PAGE) == 0
         assert _reached(registers, memory) == [True] * PAGES
         assert space.unmap(IOVA, PAGE) == memory.length
-        assert _reached(registers, memory) == [False] * PAGES
+        _reaches_only(expected, edu, registers, memory)
 
 
 @contract("MAP-7", Mode.COMPAT_TYPE1)
-def test_compat_type1_splits_a_mapping(process: Process, edu: Device) -> None:
+def test_compat_type1_splits_a_mapping(expected: Announced, process: Process, edu: Device) -> None:
     """vfio_compat.c: iopt_cut_iova() before the unmap, since large pages are disabled."""
     with _space(process, edu, Mode.COMPAT_TYPE1) as (space, registers, memory):
         space.map(IOVA, memory)
         assert space.unmap(IOVA + PAGE, PAGE) == PAGE
-        assert _reached(registers, memory) == [True, False, True, True]
+        _reaches_only(expected, edu, registers, memory, 0, 2, 3)
         assert space.unmap(IOVA, PAGE) == PAGE
-        assert _reached(registers, memory) == [False, False, True, True]
+        _reaches_only(expected, edu, registers, memory, 2, 3)
 
 
 @contract("MAP-8", Mode.IOMMUFD)
@@ -303,39 +306,41 @@ def _holes() -> tuple[int, ...]:
 
 @contract("MAP-9")
 def test_unmapping_a_superset_removes_what_is_there(
-    process: Process, hands: Process, edu: Device, mode: Mode
+    expected: Announced, process: Process, hands: Process, edu: Device, mode: Mode
 ) -> None:
     """Two mappings and the hole between them: the bytes of the two, and their pages."""
     with _space(process, edu, mode) as (space, registers, memory):
         before = pinned_pages(hands)
         space.map_range(IOVA, memory.address, PAGE)
         space.map_range(IOVA + 3 * PAGE, memory.address + 3 * PAGE, PAGE)
-        assert _reached(registers, memory) == [True, False, False, True]
+        _reaches_only(expected, edu, registers, memory, 0, 3)
         assert space.unmap(IOVA, PAGES * PAGE) == 2 * PAGE
         assert pinned_pages(hands) == before
-        assert _reached(registers, memory) == [False] * PAGES
+        _reaches_only(expected, edu, registers, memory)
 
 
 @contract("MAP-9")
 def test_unmapping_one_mapping_leaves_its_neighbours(
-    process: Process, edu: Device, mode: Mode
+    expected: Announced, process: Process, edu: Device, mode: Mode
 ) -> None:
     """The loops of vfio_dma_do_unmap() and iopt_unmap_iova_range() end with the range."""
     with _space(process, edu, mode) as (space, registers, memory):
         for page in range(PAGES):
             space.map_range(IOVA + page * PAGE, memory.address + page * PAGE, PAGE)
         assert space.unmap(IOVA + PAGE, PAGE) == PAGE
-        assert _reached(registers, memory) == [True, False, True, True]
+        _reaches_only(expected, edu, registers, memory, 0, 2, 3)
 
 
 @contract("MAP-9")
-def test_everything_can_be_unmapped_at_once(process: Process, edu: Device, mode: Mode) -> None:
+def test_everything_can_be_unmapped_at_once(
+    expected: Announced, process: Process, edu: Device, mode: Mode
+) -> None:
     """At both ends of what a 39-bit IOMMU can translate, too; also when there is nothing."""
     with _space(process, edu, mode) as (space, registers, memory):
         for iova in (0, IOVA, LAST_OF_39_BITS):
             space.map_range(iova, memory.address, PAGE)
         space.unmap_all()
-        assert _reached(registers, memory) == [False] * PAGES
+        _reaches_only(expected, edu, registers, memory)
         space.unmap_all()
         for iova in (0, IOVA, LAST_OF_39_BITS):
             space.map_range(iova, memory.address, PAGE)
@@ -393,13 +398,23 @@ def test_mapping_stays_with_the_parent_after_a_fork(
             assert childs.pread(12, memory.address + PAGE) == b"before      "
 
 
-def _reached(registers: Edu, memory: Mapping) -> list[bool]:
+def _reached(registers: Edu, memory: Mapping, pages: Iterable[int] = range(PAGES)) -> list[bool]:
     """Which of the pages of `memory` the device reaches where they were mapped from IOVA on."""
     found = []
-    for page in range(PAGES):
+    for page in pages:
         place = page * PAGE
         memory.write(place, b"host")
         registers.copy_out(IOVA + place, 4)
         written = memory.read(place, 4)
         found.append(written != b"host")
     return found
+
+
+def _reaches_only(
+    expected: Announced, device: Device, registers: Edu, memory: Mapping, *pages: int
+) -> None:
+    """It reaches these pages; at each of the others it is blocked."""
+    assert all(_reached(registers, memory, pages))
+    for page in set(range(PAGES)) - set(pages):
+        with expected.dma_faults(device):
+            assert _reached(registers, memory, [page]) == [False]
