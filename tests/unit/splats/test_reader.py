@@ -276,3 +276,27 @@ def test_a_flood_of_reports_is_read_quickly() -> None:
     began = time.process_time()
     assert len(find(log)) == 2000
     assert time.process_time() - began < 5.0
+
+
+def test_a_warning_inside_an_oops_does_not_end_it() -> None:
+    """What follows the warning's own end is still the oops: it has lines no other report has."""
+    head, call, tail = OOPS.partition(" vfio_device_fops_unl_ioctl+0x8f/0x120\n")
+    log = mixed(printed(head + call + WARNING + "a line of its own\n" + tail, "T71"))
+    assert [(splat.title, splat.last) for splat in find(log)] == [(NULL, 22)]
+
+
+def test_a_foreign_line_in_a_call_trace_does_not_end_it_where_nobody_is_named() -> None:
+    head, tail = HUNG.split(" schedule+0x2b/0x90\n")
+    log = mixed(printed(head + "eth0: link is up\n schedule+0x2b/0x90\n" + tail + "eth0: 1\n" * 9))
+    assert [(splat.title, splat.first, splat.last) for splat in find(log)] == [(UNREGISTER, 1, 11)]
+
+
+def test_after_its_call_trace_a_callers_next_line_is_none_of_the_report() -> None:
+    log = mixed(printed(HUNG + "eth0: link is up\n __schedule+0x3a1/0x9c0\n", "T31"))
+    assert [splat.last for splat in find(log)] == [10]
+
+
+def test_a_backtrace_after_another_report_is_none_of_it() -> None:
+    log = mixed(printed(WARNING, "T71"),
+                printed("NMI backtrace for cpu 1\nCPU: 1", "C1", start=10.5))  # fmt: skip
+    assert [splat.last for splat in find(log)] == [10]
