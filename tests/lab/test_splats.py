@@ -67,6 +67,14 @@ def test_what_never_came(process, edu, resettable, expected):
             with expected.dma_faults(edu, 2):
                 reach_out(process, edu)
 
+def test_what_may_come(process, edu, expected):
+    with expected.dma_faults(edu, perhaps=True) as faults:
+        pass
+    assert not faults
+    with expected.dma_faults(edu, perhaps=True) as faults:
+        reach_out(process, edu)
+    assert faults
+
 def test_same_guest(testbed):
     assert testbed.number == 1
 """
@@ -97,6 +105,7 @@ def test_what_is_announced_is_expected_and_only_that(small_lab: "SmallLab") -> N
     assert outcome.verdicts == {
         "test_announced": "kept",
         "test_what_never_came": "kept",
+        "test_what_may_come": "kept",
         "test_same_guest": "kept",
         "test_not_announced": "broken",
         "test_never_came": "broken",
