@@ -5,6 +5,7 @@ A leak is undone after it was named, so the next test has a guest that is as it 
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +16,7 @@ import pytest
 from lab.agent.calls import AT_FDCWD, path_bytes
 from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
-from lab.cell import Testbed
+from lab.cell import Cell, Testbed
 from lab.condition import Condition
 from lab.condition.kernel import SETTINGS
 from lab.errors import InfrastructureError
@@ -278,14 +279,16 @@ def test_a_process_that_ended_is_named(guest: Guest) -> None:
 
 
 def test_what_goes_by_itself_is_waited_for(guest: Guest) -> None:
-    """A process that is killed lets go when nobody waits for it. Its parent, a shell, ends with
-    it; the group that it had opens again."""
+    """A process that is killed lets go while nobody waits for it; so does what it had open."""
     process = guest.testbed.start_process()
     guest.device("edu0").open_group(process)
-    assert guest.left()
-    guest.hands.syscall(Syscall.KILL, process.pid, 9)
-    process.close()
+    left = guest.left()
+    assert any("lives on" in each for each in left)
+    assert any("cannot be opened" in each for each in left)
+    end = threading.Timer(0.3, process.close)  # seconds
+    end.start()
     assert guest.before.leftovers(guest.hands) == []
+    end.join()
 
 
 def test_what_stays_is_waited_for_no_longer_than_it_may_take(guest: Guest) -> None:
@@ -330,3 +333,24 @@ def test_every_detector_that_this_kernel_has_ran(guest: Guest) -> None:
     )
     there = [path for path in SETTINGS if guest.hands.exists(path)]
     assert len(guest.before.seen["settings"]) == len(there) >= 9
+
+
+# On kernels of their own
+
+MODULES = "v6.12+modules"
+
+
+@pytest.mark.slow
+def test_a_module_that_is_held_is_named(new_cell: Callable[..., Cell]) -> None:
+    testbed = new_cell(kernel=MODULES).testbed()
+    held = [
+        name for name in ("vfio", "iommufd") if testbed.hands.exists(f"/sys/module/{name}/refcnt")
+    ]
+    assert held
+    with testbed.hands.open(Container.PATH), testbed.hands.open(Iommufd.PATH):
+        left = testbed.unused.leftovers(testbed.hands, patience=BRIEF)
+    for name in held:
+        assert any(
+            re.fullmatch(f"module {name} is held [0-9]+ times, not [0-9]+", each) for each in left
+        )
+    assert testbed.leftovers() == []
