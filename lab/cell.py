@@ -96,7 +96,7 @@ class Testbed:
 
         Raises GuestLost or AgentDied when nobody answers.
         """
-        return self.unused.leftovers(self.hands)
+        return self.unused.leftovers(self.hands, stretch=self.stretch)
 
     def hear_out(self) -> None:
         """Return once all that the kernel has said until now is in the guest's console.

@@ -9,7 +9,7 @@ from typing import Self
 from lab.agent.errors import RemoteError
 from lab.agent.process import Process
 from lab.condition.asking import Question, ask, together
-from lab.condition.detector import MEANWHILE, Detector, Seen
+from lab.condition.detector import Detector, Seen
 from lab.condition.functions import DRIVERS, GROUPS
 from lab.condition.kernel import MODULES, SETTINGS_OF_TESTS, TAINT
 from lab.condition.memory import MEMORY
@@ -52,16 +52,16 @@ class Condition:
         """Who looks at this guest, by name: its kernel or machine may lack what others look at."""
         return tuple(self.seen)
 
-    def leftovers(self, hands: Process, *, patience: float = MEANWHILE) -> list[str]:
+    def leftovers(self, hands: Process, *, stretch: float = 1.0) -> list[str]:
         """What is not as it was, in words. Raises as `of` does.
 
-        For what may come right by itself it waits `patience` seconds at the most.
+        What may come right by itself has its time for that, `stretch` times as much.
         """
         started = time.monotonic()
         while True:
             found = list(self._changes(_look(hands, self.seen)))
             longest = max((detector.patience for detector, _ in found), default=0.0)
-            if time.monotonic() - started >= min(longest, patience):
+            if time.monotonic() - started >= longest * stretch:
                 return [words for _, words in found]
             time.sleep(_AGAIN)
 

@@ -9,7 +9,7 @@ from lab.condition.asking import Question
 Seen = Mapping[str, str]
 """How each thing is, by its name: a thing that is not there is not in it."""
 
-MEANWHILE = 5.0  # seconds: what was killed or closed lets go while nobody waits for it
+MEANWHILE = 3.0  # seconds: what was killed or closed lets go while nobody waits for it
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_what_comes_right_within_its_time_is_not_told(see: See) -> None:
     transient = ({"a": "1"}, {"a": "2"}, {"a": "2"}, {"a": "1"})
     assert see(*transient, patience=5.0).leftovers(NOBODY) == []
     assert see(*transient).leftovers(NOBODY) == ["a: 1 -> 2"]
-    assert see(*transient, patience=5.0).leftovers(NOBODY, patience=0.0) == ["a: 1 -> 2"]
+    assert see(*transient, patience=5.0).leftovers(NOBODY, stretch=0.0) == ["a: 1 -> 2"]
 
 
 def test_a_detector_without_anything_to_look_at_does_not_count(see: See) -> None:
