@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One deadline, handed down, instead of a number of seconds that each layer starts anew."""
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+_AGAIN = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -24,3 +30,35 @@ class Deadline:
     @property
     def passed(self) -> bool:
         return time.monotonic() >= self.moment
+
+
+class Overrun(BaseException):
+    """What was limited took longer. No Exception, since what spins may catch those."""
+
+
+@contextmanager
+def limit(seconds: float, what: str) -> Iterator[None]:
+    """Raise Overrun in the block once its seconds are up, whatever it does then.
+
+    What swallows that has it raised again. A signal does it, so that it works in the main thread
+    only: in another one there is no limit. Limits do not nest.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise Overrun(f"{what} took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def lift() -> None:
+    """End the limit that there is: a person has a debugger's prompt."""
+    signal.setitimer(signal.ITIMER_REAL, 0)

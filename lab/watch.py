@@ -9,6 +9,7 @@ import pytest
 
 from lab.agent.trace import Recording
 from lab.cell import Testbed
+from lab.deadline import Overrun, limit
 from lab.errors import GuestLost, LabError
 from lab.expected import Announced, told
 from lab.results.evidence import keep
@@ -22,7 +23,7 @@ _SOMETIMES = ("output.log", "hang.log", "vmcore")  # of programs, of a guest tha
 _MOST = 1 << 20  # bytes of the console in a test's own folder
 _KILLED = re.compile(r"Out of memory: Killed process .*")  # mm/oom_kill.c: __oom_kill_process()
 _PATIENCE = 10.0  # seconds for the kernel's log
-
+_LOOKING = 60.0  # seconds for what the test has left behind
 _ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 
 
@@ -60,7 +61,7 @@ class Watch:
             return
         error = call.excinfo.value
         lost = self._lost()
-        if isinstance(error, LabError) and self._testbed and not lost:
+        if isinstance(error, LabError | Overrun) and self._testbed and not lost:
             lost = self._silent(self._testbed)
         self._judgements.append(self._explained(judge(error, lost)))
         self.detail = "\n\n".join(filter(None, (self.detail, report.longreprtext)))
@@ -181,9 +182,10 @@ class Watch:
             self.found_afterwards = True
             return Judgement(Verdict.GUEST_LOST, str(lost), (lost.splat,) if lost.splat else ())
         try:
-            found, faults = announced.unexplained()
-            left = testbed.leftovers()
-        except LabError as error:
+            with limit(_LOOKING * testbed.stretch, "it"):
+                found, faults = announced.unexplained()
+                left = testbed.leftovers()
+        except (LabError, Overrun) as error:
             self.found_afterwards = True
             return judge(testbed.guest.why_lost(f"the look after the test: {error}"), None)
         texts = tuple(splat.text for splat in found)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from lab.agent.errors import AgentDied, AgentTimeout
 from lab.agent.protocol import FRAME_HEADER, ProtocolError, decode_frame_header, decode_hello
+from lab.deadline import Overrun
 
 
 class Transport(Protocol):
@@ -113,6 +114,10 @@ class Channel:
         except (OSError, EOFError, ProtocolError) as error:
             self.close(str(error))
             raise AgentDied(f"{self.name} died: {error}") from error
+        except Overrun as error:
+            error.add_note(self._not_in_time())
+            self.close("a call to it was interrupted")
+            raise
         except BaseException:
             self.close("a call to it was interrupted")
             raise

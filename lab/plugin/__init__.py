@@ -14,4 +14,5 @@ pytest_plugins = [
     "lab.plugin.sessions",
     "lab.plugin.workers",
     "lab.plugin.verdicts",
+    "lab.plugin.deadlines",
 ]

@@ -126,6 +126,7 @@ def words_of(config: pytest.Config, lab: Lab) -> list[str]:
     words += ["--failed", str(option.failed.absolute())] if option.failed else []
     words += ["--only", option.only] if option.only else []
     words += ["--slow"] if option.slow else []
+    words += ["--timeout", f"{option.timeout:g}"] if option.timeout is not None else []
     words += ["--repeat", str(option.repeat)] if option.repeat != 1 else []
     return words + ([f"--maxfail={option.maxfail}"] if option.maxfail else [])
 

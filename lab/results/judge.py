@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from _pytest.outcomes import Failed, Skipped
 
 from lab.agent.errors import AgentTimeout, RemoteError, RemoteFault
+from lab.deadline import Overrun
 from lab.errors import GuestLost, LabError
 from lab.results.verdict import Verdict
 from lab.testing import NotApplicable
@@ -30,13 +31,21 @@ def excused(judgement: Judgement, known: str) -> Judgement:
 def judge(error: BaseException | None, lost: GuestLost | None) -> Judgement:
     """What a test that raised `error` (None: it returned) says.
 
-    `lost` is given when the guest is gone: whatever the test says then, it says of that. A call
-    that does not return in a guest that lives is the kernel's; an agent that dies in one that
-    lives is the lab's, as is everything that no test can mean to raise.
+    `lost` is given when the guest is gone: whatever the test says then, it says of that.
+
+    | what it raised, in a guest that lives         | verdict   | at fault          |
+    |-----------------------------------------------|-----------|-------------------|
+    | an assertion, an errno, a fault, pytest.fail  | broken    | the kernel        |
+    | AgentTimeout: a call that does not return     | broken    | the kernel        |
+    | AgentDied                                     | lab-error | the lab           |
+    | Overrun: no single call, but the test is late | lab-error | the test          |
+    | what no test can mean to raise                | lab-error | the test, the lab |
+
+    Who is at fault where the guest is gone stands in `lab.guest.lost`.
     """
     if isinstance(error, GuestLost):
         lost = lost or error
-    if lost and isinstance(error, LabError):
+    if lost and isinstance(error, LabError | Overrun):
         return Judgement(Verdict.GUEST_LOST, str(lost), (lost.splat,) if lost.splat else ())
     match error:
         case None:
@@ -47,8 +56,9 @@ def judge(error: BaseException | None, lost: GuestLost | None) -> Judgement:
             verdict = Verdict.SKIPPED
         case AssertionError() | RemoteError() | RemoteFault() | AgentTimeout() | Failed():
             verdict = Verdict.BROKEN
-        case LabError():
+        case LabError() | Overrun():
             verdict = Verdict.LAB_ERROR
         case _:
             return Judgement(Verdict.LAB_ERROR, f"{type(error).__name__}: {error}")
-    return Judgement(verdict, str(error) or type(error).__name__)
+    notes = getattr(error, "__notes__", ())
+    return Judgement(verdict, "\n".join([str(error) or type(error).__name__, *notes]))

@@ -139,3 +139,65 @@ def test_two_runs_at_once(small_lab: "SmallLab") -> None:
     for outcome in [run.outcome() for run in runs]:
         assert outcome.status == 0, outcome.stderr
         assert outcome.verdicts == {"test_one": "kept", "test_two": "kept"}
+
+
+_OVERRUNS = """\
+import time
+import pytest
+
+def test_before(testbed, process):
+    assert testbed.number == 1
+
+def test_spins():
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            pass
+
+def test_calls_without_end(process):
+    while True:
+        process.run(SLEEP, timeout=60.0)
+
+@pytest.mark.timeout(1)
+def test_marked(process):
+    time.sleep(60)
+
+@pytest.fixture
+def slow_end(process):
+    yield
+    time.sleep(0.1)
+
+def test_after(testbed, process, slow_end):
+    assert testbed.number == 4
+"""
+_SLEEP = """\
+from lab.agent.program import Buf, Call, Imm, Program
+
+REQUEST = (50).to_bytes(8, "little") + bytes(8)
+SLEEP = Program(setup=(Call(35, (Buf(REQUEST, returned=False), Imm(0))),))
+
+"""
+
+
+@pytest.mark.parametrize("runner", ["run", "pytest"])
+def test_a_test_that_overruns_costs_itself(small_lab: "SmallLab", runner: str) -> None:
+    """It is no kernel's fault, whatever catches its end; the next one has a new guest."""
+    small_lab.suite(_SLEEP + _OVERRUNS)
+    if runner == "run":
+        outcome = small_lab.run("--test-timeout", "3")
+    else:
+        outcome = small_lab.pytest("--timeout", "3", "-k", "before or spins or marked")
+    assert outcome.status == 2
+    late = ("test_spins", "test_calls_without_end", "test_marked")
+    wanted = {"test_before": "kept", **dict.fromkeys(late, "lab-error"), "test_after": "kept"}
+    assert outcome.verdicts == {name: wanted[name] for name in outcome.verdicts}
+    messages = {name: test["message"] for name, test in outcome.tests.items()}
+    assert messages["test_spins"] == "the test took longer than 3 s"
+    assert messages["test_marked"] == "the test took longer than 1 s"
+    if runner == "run":
+        assert messages["test_calls_without_end"].startswith("the test took longer than 3 s\n")
+        assert "nanosleep" in messages["test_calls_without_end"]
+        assert outcome.tests["test_after"]["evidence"][0] == "guests/004/console.log"
+    assert outcome.results["finished"] is True

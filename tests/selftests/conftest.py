@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _parameter(case: Case) -> object:
     name = case.program.name
-    marks = [pytest.mark.program(name, case.mode)]
-    if name in SLOW:
-        marks += [pytest.mark.slow, pytest.mark.timeout(1200)]
+    slow = name in SLOW
+    marks = [pytest.mark.program(name, case.mode), pytest.mark.timeout(1200 if slow else 300)]
+    marks += [pytest.mark.slow] if slow else []
     return pytest.param(case, id=case.id, marks=marks)

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One deadline is handed down; nobody below gets more time."""
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
-from lab.deadline import Deadline
+from lab import deadline
+from lab.deadline import Deadline, Overrun, limit
 
 
 @pytest.fixture
@@ -29,3 +34,48 @@ def test_it_remembers_what_was_allowed_for_messages(now: list[float]) -> None:
     deadline = Deadline.after(10)
     now[0] += 10
     assert deadline.seconds == 10
+
+
+def _spin() -> None:
+    while True:
+        with contextlib.suppress(Exception):
+            while True:
+                pass
+
+
+def _swallow_once() -> None:
+    with contextlib.suppress(Overrun):
+        time.sleep(10.0)
+    time.sleep(10.0)
+
+
+@pytest.mark.parametrize("what", [_spin, _swallow_once])
+def test_what_overruns_is_ended_whatever_it_catches(
+    monkeypatch: pytest.MonkeyPatch, what: Callable[[], None]
+) -> None:
+    monkeypatch.setattr(deadline, "_AGAIN", 0.02)
+    with pytest.raises(Overrun, match=r"it took longer than 0\.05 s"), limit(0.05, "it"):
+        what()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_what_is_in_time_is_left_alone() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with limit(0.05, "it"):
+        pass
+    time.sleep(0.1)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_another_thread_has_no_limit() -> None:
+    ended = []
+
+    def work() -> None:
+        with limit(0.01, "it"):
+            time.sleep(0.05)
+        ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended
