@@ -156,9 +156,11 @@ class _WorkPlace:
         if not (self.objects / BZIMAGE).exists():
             self._repository.check_out()
             name = f"{self.base.kernel.name} as a base"
-            # Tools that a series left here would write to the compile cache of all bases.
-            build = self._build(name, patched=any(self.objects.iterdir()))
-            self._compile(build, None, self.folder / LOG)
+            # From nothing: tools that a series left would write to the compile cache of all bases,
+            # which has what was compiled before somebody interrupted it.
+            run(["rm", "-rf", self.objects])
+            self.objects.mkdir()
+            self._compile(self._build(name, patched=False), None, self.folder / LOG)
             shutil.copyfile(taken(self.objects, ".config"), self._config)
 
     def build(self, series: Series, folder: Path) -> Mapping[str, Any]:
