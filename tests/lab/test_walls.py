@@ -55,47 +55,7 @@ def _says(testbed: Testbed, script: str) -> str:
     return testbed.guest.ssh.run("sh", "-c", script, timeout=60.0).output
 
 
-# From inside
-
-
-def test_no_service_of_the_host_is_reached(guest: Testbed) -> None:
-    """Those of its loopback, with which another guest's SSH server would be."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5.0)
-        port = server.getsockname()[1]
-        _says(guest, f"echo lab | timeout 5 nc -w 3 {_LAB}.{_HOST} {port}")
-        _says(guest, f"echo open | timeout 5 nc -w 3 {_OPEN}.{_HOST} {port}")
-        connection, _ = server.accept()
-        with connection:
-            assert connection.recv(16) == b"open\n"
-        server.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            server.accept()
-
-
-def test_no_datagram_leaves(guest: Testbed) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(5.0)
-        port = server.getsockname()[1]
-        for net, word in ((_LAB, "lab"), (_OPEN, "open")):
-            _says(guest, f"timeout 2 tftp -g -r {word} -l /dev/null {net}.{_HOST} {port}")
-        assert b"open" in server.recv(64)  # the name of the file that is asked for
-
-
-def test_no_name_is_looked_up(guest: Testbed) -> None:
-    """QEMU's own name server would ask this host's; that it knows no such name is an answer."""
-
-    def is_answered(net: str) -> bool:
-        said = _says(guest, f"timeout 4 nslookup localhost {net}.{_DNS}")
-        return "NXDOMAIN" in said or "can't find" in said or "127.0.0.1" in said
-
-    assert not is_answered(_LAB)
-    if not is_answered(_OPEN):
-        raise lacking("a name server that this host can ask")
-
-
-# From outside
+# From outside: first, for what goes through the open card leaves QEMU with sockets of its own
 
 
 def _sockets(pid: int) -> set[str]:
@@ -185,3 +145,43 @@ def test_another_user_cannot_read_its_keys(guest: Testbed) -> None:
 def test_each_guest_has_keys_of_its_own(guest: Testbed, testbed: Testbed) -> None:
     keys = {(each.guest.folder / "id_ed25519").read_bytes() for each in (guest, testbed)}
     assert len(keys) == 2
+
+
+# From inside
+
+
+def test_no_service_of_the_host_is_reached(guest: Testbed) -> None:
+    """Those of its loopback, with which another guest's SSH server would be."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5.0)
+        port = server.getsockname()[1]
+        _says(guest, f"echo lab | timeout 5 nc -w 3 {_LAB}.{_HOST} {port}")
+        _says(guest, f"echo open | timeout 5 nc -w 3 {_OPEN}.{_HOST} {port}")
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(16) == b"open\n"
+        server.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_no_datagram_leaves(guest: Testbed) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5.0)
+        port = server.getsockname()[1]
+        for net, word in ((_LAB, "lab"), (_OPEN, "open")):
+            _says(guest, f"timeout 2 tftp -g -r {word} -l /dev/null {net}.{_HOST} {port}")
+        assert b"open" in server.recv(64)  # the name of the file that is asked for
+
+
+def test_no_name_is_looked_up(guest: Testbed) -> None:
+    """QEMU's own name server would ask this host's; that it knows no such name is an answer."""
+
+    def is_answered(net: str) -> bool:
+        said = _says(guest, f"timeout 4 nslookup localhost {net}.{_DNS}")
+        return "NXDOMAIN" in said or "can't find" in said or "127.0.0.1" in said
+
+    assert not is_answered(_LAB)
+    if not is_answered(_OPEN):
+        raise lacking("a name server that this host can ask")
