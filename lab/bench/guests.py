@@ -2,6 +2,7 @@
 """Guests one after the other: how long each takes, and whether anything of them is left."""
 
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from lab.errors import LabError
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 
+_OF_THE_POOL = re.compile(r"guests_[0-2]")
 _PATIENCE = 10.0  # seconds
 _WARM_UP = 3  # guests: modules are loaded, threads are started, memory is taken from the host
 
@@ -31,15 +33,17 @@ class Holdings:
     descriptors: Mapping[str, int]
     """How many of each kind: socket, pipe, anon_inode, file."""
     threads: tuple[str, ...]
+    """By their names, without the pool's three, each of which starts when it is first needed."""
     children: int
     resident: int
 
     @classmethod
     def now(cls) -> "Holdings":
+        threads = sorted(thread.name for thread in threading.enumerate())
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return cls(
             Counter(_kinds()),
-            tuple(sorted(thread.name for thread in threading.enumerate())),
+            tuple(name for name in threads if not _OF_THE_POOL.fullmatch(name)),
             sum(
                 len(path.read_text().split()) for path in Path("/proc/self/task").glob("*/children")
             ),
