@@ -129,10 +129,10 @@ def _without_interrupts(
     running.console.wait_until(lambda: running.over, waited)
     if running.monitor.saw(PANICKED):
         running.console.wait_until(lambda: running.over, deadline)
-    in_both = {place.cpu for place in first if place.deaf} & {p.cpu for p in second if p.deaf}
-    if not second or len(in_both) < len(second):
-        idle = "; ".join(map(str, second)) or "its CPUs idle"
-        return Hang(f"its kernel does not answer SysRq: {idle}")
+    before = {(place.cpu, place.functions) for place in first if place.deaf}
+    if not any(place.deaf and (place.cpu, place.functions) in before for place in second):
+        awake = "; ".join(map(str, second)) or "its CPUs idle"
+        return Hang(f"its kernel does not answer SysRq: {awake}")
     told = backtraces.cpus(log.so_far())
     return _hang([told.get(place.cpu or 0, place) for place in second])
 
