@@ -71,7 +71,8 @@ def _booted(
     lab: Lab, qemu: Qemu, built: kernel.Kernel, cache: Cache, progress: Progress
 ) -> Finding:
     initramfs = image.prepare(lab.run.image, lab, cache, progress).initramfs
-    order = Boot(lab.machine(lab.run.machine), built.bzimage, initramfs)
+    variant = lab.variant(built.fragments)
+    order = Boot(lab.machine(lab.run.machine).fit_for(variant), built.bzimage, initramfs)
     memory = AcceleratorMemory(cache, qemu)
     memory.forget()
     runs().parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,8 @@ def _booted(
     title = f"boot {lab.run.machine} with {built.name}"
     with progress.step(title), Loop() as loop:
         hypervisor = Hypervisor(qemu, memory, loop)
-        with boot(order, hypervisor, folder, Deadline.after(_BOOT)) as guest:
+        deadline = Deadline.after(_BOOT * variant.slower)
+        with boot(order, hypervisor, folder, deadline) as guest:
             seconds, accelerator = guest.seconds, guest.accelerator.value
     shutil.rmtree(folder)
     return Finding(
