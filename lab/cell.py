@@ -8,7 +8,7 @@ stays in the run's folder.
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +91,12 @@ class Testbed:
         """A new process under test. Close it, or use it in a `with`."""
         return install.start(self.guest, name, self.trace, stretch=self.stretch)
 
-    def leftovers(self) -> list[str]:
-        """What is not as it was when the guest was new.
+    def leftovers(self, excused: Collection[str] = ()) -> list[str]:
+        """What is not as it was when the guest was new; `excused` detectors are not asked.
 
         Raises GuestLost or AgentDied when nobody answers.
         """
-        return self.unused.leftovers(self.hands, stretch=self.stretch)
+        return self.unused.leftovers(self.hands, stretch=self.stretch, excused=excused)
 
     def hear_out(self) -> None:
         """Return once all that the kernel has said until now is in the guest's console.

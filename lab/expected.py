@@ -63,6 +63,11 @@ class Announced:
             pytest.fail(f"announced {wanted} blocked DMA of {who}, and {len(came)} came")
         self._faults.update(mine)
 
+    @property
+    def spoke(self) -> bool:
+        """Whether the kernel reported something as announced: that taints it."""
+        return bool(self._titles)
+
     def unexplained(self) -> tuple[tuple[Splat, ...], tuple[DmarFault, ...]]:
         """The reports, and the blocked DMA, that came since this was made and nobody announced.
 

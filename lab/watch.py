@@ -83,7 +83,8 @@ class Watch:
             worst = self._afterwards(testbed, self._announced, worst)
         if testbed and worst.verdict.is_trouble:
             self._ring = _ring(testbed, worst)
-            self._session.discard_guest()
+        if testbed and (worst.verdict.is_trouble or (self._announced and self._announced.spoke)):
+            self._session.discard_guest()  # the kernel that reported something is tainted
         return replace(worst, splats=self._session.with_lines(worst.splats))
 
     def evidence(self) -> tuple[str, ...]:
@@ -184,7 +185,7 @@ class Watch:
         try:
             with limit(_LOOKING * testbed.stretch, "it"):
                 found, faults = announced.unexplained()
-                left = testbed.leftovers()
+                left = testbed.leftovers(excused=("taint",) if announced.spoke else ())
         except (LabError, Overrun) as error:
             self.found_afterwards = True
             return judge(testbed.guest.why_lost(f"the look after the test: {error}"), None)

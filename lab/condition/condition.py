@@ -2,7 +2,7 @@
 """The condition of a guest, and its difference to how it was."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -52,14 +52,18 @@ class Condition:
         """Who looks at this guest, by name: its kernel or machine may lack what others look at."""
         return tuple(self.seen)
 
-    def leftovers(self, hands: Process, *, stretch: float = 1.0) -> list[str]:
-        """What is not as it was, in words. Raises as `of` does.
+    def leftovers(
+        self, hands: Process, *, stretch: float = 1.0, excused: Collection[str] = ()
+    ) -> list[str]:
+        """What is not as it was, in words, but for what `excused` detectors see. Raises as `of`
+        does.
 
         What may come right by itself has its time for that, `stretch` times as much.
         """
         started = time.monotonic()
         while True:
-            found = list(self._changes(_look(hands, self.seen)))
+            now = _look(hands, self.seen)
+            found = [each for each in self._changes(now) if each[0].name not in excused]
             longest = max((detector.patience for detector, _ in found), default=0.0)
             if time.monotonic() - started >= longest * stretch:
                 return [words for _, words in found]

@@ -45,6 +45,7 @@ _ANNOUNCED = """
 def test_announced(process, edu, expected):
     with expected.splat("WARNING in plant_warning") as reports:
         plant(process, WARNING)
+        process.write_text("/proc/sys/kernel/tainted", "512\\n")  # as a real one does
     assert [report.headline for report in reports] == [WARNING[0]]
     with expected.splat("KASAN: .*Read in plant_kasan|possible deadlock") as reports:
         plant(process, KASAN, LOCKDEP)
@@ -75,8 +76,9 @@ def test_what_may_come(process, edu, expected):
         reach_out(process, edu)
     assert faults
 
-def test_same_guest(testbed):
-    assert testbed.number == 1
+def test_guest_without_taint(testbed, hands):
+    assert testbed.number == 2
+    assert hands.read_text("/proc/sys/kernel/tainted") == "0\\n"
 """
 _NOT_ANNOUNCED = """
 def test_not_announced(process, edu, resettable, expected):
@@ -92,7 +94,7 @@ def test_never_came(expected):
         pass
 
 def test_fresh_guest(testbed):
-    assert testbed.number == 3
+    assert testbed.number == 4
 """
 
 
@@ -106,7 +108,7 @@ def test_what_is_announced_is_expected_and_only_that(small_lab: "SmallLab") -> N
         "test_announced": "kept",
         "test_what_never_came": "kept",
         "test_what_may_come": "kept",
-        "test_same_guest": "kept",
+        "test_guest_without_taint": "kept",
         "test_not_announced": "broken",
         "test_never_came": "broken",
         "test_fresh_guest": "kept",
