@@ -21,7 +21,7 @@ from lab.agent import install
 from lab.agent.process import Process
 from lab.agent.trace import Recording, Trace
 from lab.cache import Cache
-from lab.condition import Condition
+from lab.condition import Condition, Leaks, Object
 from lab.config import DeviceModel, Lab, Machine
 from lab.deadline import Deadline
 from lab.errors import GuestLost
@@ -79,6 +79,7 @@ class Testbed:
     hands: Process  # the lab's own process there; tests start theirs
     devices: Mapping[str, Device]
     unused: Condition  # what it is like while nobody uses it
+    leaks: Leaks  # what nobody points to any more
     number: int
     machine_name: str
     machine: Machine
@@ -111,6 +112,21 @@ class Testbed:
             lambda: mark in self.guest.console.text(start), deadline
         ):
             raise GuestLost(f"the console has been silent for {deadline.seconds:.0f} s")
+
+    def leaked(self, test: str, *, last: bool) -> list[Object]:
+        """A test has ended, the `last` one in this guest: see `Leaks.after`, and for raises, too.
+
+        What the kernel says of it on the console belongs to no test.
+        """
+        found = self.leaks.after(test, last=last)
+        if self.leaks.there:
+            self.hear_out()
+        return found
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """What is asked what a test has left behind: a kernel may lack what others have."""
+        return (*self.unused.detectors, *(["kmemleak"] if self.leaks.there else []))
 
     def close(self) -> None:
         """End the guest."""
@@ -298,6 +314,7 @@ class Cell:
                 hands=hands,
                 devices=devices,
                 unused=unused,
+                leaks=Leaks(hands),
                 number=number,
                 machine_name=machine_name,
                 machine=machine,

@@ -30,12 +30,15 @@ _ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 class Watch:
     """Lives as long as one test does; see `lab.plugin.verdicts`.
 
-    `machine` is the name of the one that the test asks for, None where any will do.
+    `test` is its name; `machine` is the name of the one that it asks for, None where any will do.
+    It is the `last` where the guest is not used any more.
     """
 
-    def __init__(self, session: Worker, machine: str | None) -> None:
+    def __init__(self, session: Worker, test: str, machine: str | None, *, last: bool) -> None:
         self._session = session
+        self._test = test
         self._wanted = machine
+        self._last = last
         self._testbed: Testbed | None = None
         self._console_start = 0
         self._announced: Announced | None = None  # as soon as it has a guest
@@ -186,10 +189,13 @@ class Watch:
             with limit(_LOOKING * testbed.stretch, "it"):
                 found, faults = announced.unexplained()
                 left = testbed.leftovers(excused=("taint",) if announced.spoke else ())
+                ends = self._last or bool(left) or so_far.verdict.is_trouble or announced.spoke
+                leaked = testbed.leaked(self._test, last=ends)
         except (LabError, Overrun) as error:
             self.found_afterwards = True
             return judge(testbed.guest.why_lost(f"the look after the test: {error}"), None)
-        texts = tuple(splat.text for splat in found)
+        left += [testbed.leaks.tell(each) for each in leaked]
+        texts = tuple(splat.text for splat in found) + tuple(each.text for each in leaked)
         if so_far.verdict is Verdict.BROKEN or not (found or faults or left):
             return Judgement(so_far.verdict, so_far.message, texts)
         self.found_afterwards = True

@@ -150,7 +150,7 @@ class Worker:
             tally.waited += waited
         tally.repeats[guest.folder.name] = guest.repeats
         tally.machines[testbed.machine_name] = testbed.machine.model_dump(mode="json")
-        tally.detectors[testbed.machine_name] = testbed.unused.detectors
+        tally.detectors[testbed.machine_name] = testbed.detectors
         tally.accelerator = tally.accelerator or guest.accelerator.value
         for what, seconds in guest.seconds.items():
             tally.first_seconds.setdefault(what, seconds)

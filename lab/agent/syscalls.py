@@ -37,6 +37,7 @@ class Syscall(IntEnum):
     KILL = 62
     FCNTL = 72
     FTRUNCATE = 77
+    TIMES = 100
     GETUID = 102
     GETGID = 104
     SETUID = 105
@@ -59,6 +60,7 @@ class Syscall(IntEnum):
     FUTEX = 202
     SCHED_SETAFFINITY = 203
     GETDENTS64 = 217
+    CLOCK_GETRES = 229
     EXIT_GROUP = 231
     EPOLL_CTL = 233
     TGKILL = 234

@@ -88,9 +88,10 @@ def text(path: str, size: int = 64) -> Question[str | None]:
     return found[path]
 
 
-def stream(path: str, size: int = _STREAM) -> Question[str | None]:
-    """A file of any length, such as seq_file(9)'s, which end no read where they end."""
-    sizes = [size, _PROBE]
+def stream(path: str, size: int = _STREAM, pieces: int = 1) -> Question[str | None]:
+    """A file of any length, such as seq_file(9)'s, which end no read where they end; most are
+    `pieces` of at most `size` bytes."""
+    sizes = [size] * pieces + [_PROBE]
     while True:
         reads = [_read_call(each) for each in sizes]
         opened, *parts, _ = yield [openat(path, flags=os.O_RDONLY), *reads, close()]
@@ -102,6 +103,12 @@ def stream(path: str, size: int = _STREAM) -> Question[str | None]:
         if parts[-1].value == 0:
             return "".join(map(_decoded, parts))
         sizes = [_STREAM] * (_LARGER * len(sizes))
+
+
+def exists(path: str) -> Question[bool]:
+    """Whether it leads somewhere."""
+    (result,) = yield [Call(Syscall.FACCESSAT, (*at(path), Imm(os.F_OK)))]
+    return result.errno not in ABSENT and check(result, f"faccessat {path}").ok
 
 
 def names(path: str, size: int = 1024) -> Question[list[str] | None]:

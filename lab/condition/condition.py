@@ -8,6 +8,7 @@ from typing import Self
 
 from lab.agent.errors import RemoteError
 from lab.agent.process import Process
+from lab.condition.allocations import ALLOCATIONS
 from lab.condition.asking import Question, ask, together
 from lab.condition.detector import Detector, Seen
 from lab.condition.functions import DRIVERS, GROUPS
@@ -31,6 +32,7 @@ DETECTORS: Sequence[Detector] = (
     MODULES,
     TAINT,
     SETTINGS_OF_TESTS,
+    ALLOCATIONS,
 )
 
 

@@ -38,8 +38,9 @@ def pytest_runtest_protocol(
         return (yield)
     if run.cell:
         _stretch_timeout(item, run.cell.variant.slower)
-    name = run.machine_name
-    item.stash[_WATCH] = Watch(run, own_machine(item.config, item) or name)
+    name = own_machine(item.config, item) or run.machine_name
+    then = nextitem and (own_machine(item.config, nextitem) or run.machine_name)
+    item.stash[_WATCH] = Watch(run, id_of(item), name, last=then != name)
     result = yield
     if run.cell:
         follows = nextitem and not (item.session.shouldstop or item.session.shouldfail)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,6 +27,10 @@ from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.files import Container, Iommufd
 from lab.vfio.parameter import parameter, turned_on
 
+if TYPE_CHECKING:
+    from tests.lab.conftest import SmallLab
+
+ROOT = Path(__file__).parents[2]
 BRIEF = 0.02  # of the time that things have; what is planted does not go by itself
 IOVA = 0x10_0000
 PAGES = 3
@@ -339,6 +345,35 @@ def test_every_detector_that_this_kernel_has_ran(guest: Guest) -> None:
 # On kernels of their own
 
 MODULES = "v6.12+modules"
+LOSES = "v6.12+kmemleak+alloc-profiling"
+MUTANT = ROOT / "kernels" / "mutants" / "own7-leak-ctx.mbox"
+SUITE = """
+from errno import EINVAL
+
+from lab.testing import raises_errno
+from lab.vfio.files import Iommufd
+
+def test_loses_nothing(process, devices):
+    with (
+        devices["edu0"].open_cdev(process) as owner,
+        Iommufd.open(process, Iommufd.PATH) as iommufd,
+    ):
+        owner.bind(iommufd)
+        owner.attach(iommufd.ioas_alloc())
+
+def test_loses_a_context(process, devices):
+    with (
+        devices["edu0"].open_cdev(process) as owner,
+        devices["edu0"].open_cdev(process) as loser,
+        Iommufd.open(process, Iommufd.PATH) as iommufd,
+    ):
+        owner.bind(iommufd)
+        with raises_errno(EINVAL):
+            loser.bind(iommufd)
+
+def test_is_not_blamed(testbed):
+    assert testbed.number == 2
+"""
 
 
 @pytest.mark.slow
@@ -355,3 +390,32 @@ def test_a_module_that_is_held_is_named(new_cell: Callable[..., Cell]) -> None:
             re.fullmatch(f"module {name} is held [0-9]+ times, not [0-9]+", each) for each in left
         )
     assert testbed.leftovers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)  # two kernels are built
+def test_memory_that_the_kernel_loses_is_named(small_lab: "SmallLab") -> None:
+    """allocinfo counts what stays, kmemleak finds what nothing points to."""
+    small_lab.suite(SUITE)
+    words = ("--kernel", LOSES, "--series", str(MUTANT))
+    outcome = small_lab.start_pytest(*words).outcome(timeout=4 * 3600.0)
+    assert outcome.verdicts == {
+        "test_loses_nothing": "kept",
+        "test_loses_a_context": "broken",
+        "test_is_not_blamed": "kept",
+    }
+    assert {"allocations", "kmemleak"} <= set(outcome.results["detectors"]["vtd"])
+    test = outcome.tests["test_loses_a_context"]
+    left = test["message"].split("left behind: ")
+    assert any(
+        re.match(
+            r"1 allocations of iommufd_fops_open\(\) in drivers/iommu/iommufd/main.c:\d+, ", each
+        )
+        for each in left
+    )
+    assert any(
+        each.startswith("memory leak in iommufd_fops_open: ")
+        and each.rstrip("; ").endswith("during first/test_small.py::test_loses_a_context")
+        for each in left
+    )
+    assert any("iommufd_fops_open+0x" in splat for splat in test["splats"])

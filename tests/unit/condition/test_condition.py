@@ -9,6 +9,7 @@ import pytest
 from lab.agent.errors import RemoteError
 from lab.agent.process import Process
 from lab.condition import Condition, condition
+from lab.condition.allocations import ALLOCATIONS, sites
 from lab.condition.asking import Question
 from lab.condition.detector import Detector, Seen
 from lab.condition.kernel import MODULES, TAINT
@@ -101,6 +102,17 @@ def test_a_detector_that_is_refused_is_an_error(see: See) -> None:
         (MODULES, ("vfio", "2", "3"), "module vfio is held 3 times, not 2"),
         (MODULES, ("vfio", "2", None), "module vfio has been unloaded"),
         (MODULES, ("vfio", None, "0"), "module vfio has been loaded"),
+        (
+            ALLOCATIONS,
+            ("f() in f.c:1", "96 1", "192 2"),
+            "1 allocations of f() in f.c:1, 96 bytes in all",
+        ),
+        (
+            ALLOCATIONS,
+            ("f() in f.c:1", None, "96 1"),
+            "1 allocations of f() in f.c:1, 96 bytes in all",
+        ),
+        (ALLOCATIONS, ("f() in f.c:1", "192 2", "96 1"), ""),
         (PROCESSES, ("7", None, "agent"), "process 7 lives on: agent"),
         (PROCESSES, ("7", "init", None), "process 7 is gone: init"),
         (PROCESSES, ("7", None, ""), ""),  # threads of the kernel come and go
@@ -109,3 +121,23 @@ def test_a_detector_that_is_refused_is_an_error(see: See) -> None:
 )
 def test_words(detector: Detector, change: tuple[str, str | None, str | None], words: str) -> None:
     assert detector.tell(*change) == words
+
+
+def test_sites_of_allocinfo() -> None:
+    """lib/alloc_tag.c: alloc_tag_to_text(), lib/codetag.c: codetag_to_text()."""
+    assert sites(_ALLOCINFO) == {
+        "vfio_df_open() in drivers/vfio/vfio_main.c:501": "96 1",
+        "iommufd_fops_open() in drivers/iommu/iommufd/main.c:228": "0 0",
+        "irq_bypass_register_producer() in virt/lib/irqbypass.c:90": "1234567890123 12345678",
+    }
+
+
+_ALLOCINFO = """\
+allocinfo - version: 1.0
+#     <size>  <calls> <tag info>
+        4096        1 init/main.c:1307 func:do_initcalls
+          96        1 drivers/vfio/vfio_main.c:501 [vfio] func:vfio_df_open
+           0        0 drivers/iommu/iommufd/main.c:228 func:iommufd_fops_open
+1234567890123 12345678 virt/lib/irqbypass.c:90 func:irq_bypass_register_producer
+         512        2 drivers/virtio/virtio_ring.c:1 func:drivers/vfio/no
+"""
