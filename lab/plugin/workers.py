@@ -6,9 +6,10 @@ and writes down for the workers what they are to use. They send each test's reco
 report of it, and what else they have seen when they end.
 """
 
+import json
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +21,8 @@ from lab import room
 from lab.errors import ConfigurationError, LabError
 from lab.plugin.items import SUITE
 from lab.plugin.options import LAB, SESSION, lab_of
-from lab.plugin.selection import suite_of
 from lab.plugin.sessions import Role, look_ahead, session_of, start
-from lab.results.record import TestRecord
+from lab.results.record import TestRecord, Written
 from lab.tally import Tally
 from lab.worker import Orders, Worker
 
@@ -56,17 +56,14 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+def pytest_xdist_node_collection_finished(node: Any) -> None:
     config: pytest.Config = node.config
-    lab = lab_of(config)
-    if SESSION in config.stash or not lab:
+    if SESSION in config.stash or not lab_of(config):
         return
-    files = dict.fromkeys(id_.partition("::")[0] for id_ in ids)
-    suites = dict.fromkeys(suite_of(config, lab, config.rootpath / file) for file in files)
-    named = [suite for suite in suites if suite]
-    if not named:
+    suites = json.loads(_suites_file(node.workerinput).read_text())
+    if not suites:
         return
-    if not start(config, named, guests=False):
+    if not start(config, suites, guests=False):
         _write(config, _NO_ORDERS)
         pytest.exit("there is nothing to test", returncode=2)
     run = session_of(config)
@@ -79,7 +76,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """A worker's report of one phase of a test; at the end of the last one there is a record."""
     record, node = getattr(report, _KEY, None), getattr(report, "node", None)
     if record and node and (run := session_of(node.config)):
-        run.add(TestRecord.from_json(record))
+        run.add(TestRecord.from_json(json.loads(record)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,7 +84,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     run = session_of(node.config)
     output = getattr(node, "workeroutput", None)
     if run and output and _KEY in output:
-        run.tally.add(Tally.from_json(output[_KEY]))
+        run.tally.add(Tally.from_json(json.loads(output[_KEY])))
     elif run and error:
         run.add_trouble(LabError(f"worker {node.gateway.id} died: {error}"))
 
@@ -104,6 +101,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         desk.cleanup()
 
 
+def _suites_file(given: Mapping[str, Any]) -> Path:
+    """In which a worker names the suites of what it has collected: the ids of tests that lie
+    outside of pytest's root do not tell where."""
+    return Path(given[_KEY]) / f"suites-{given['workerid']}"
+
+
 def _write(config: pytest.Config, orders: bytes) -> None:
     place = Path(config.stash[_DESK].name) / _ORDERS
     draft = place.with_suffix(".new")
@@ -112,6 +115,15 @@ def _write(config: pytest.Config, orders: bytes) -> None:
 
 
 # A worker
+
+
+@pytest.hookimpl(tryfirst=True)  # before the controller is told
+def pytest_collection_finish(session: pytest.Session) -> None:
+    config = session.config
+    if Role.of(config).worker:
+        suites = dict.fromkeys(i.stash[SUITE] for i in session.items if SUITE in i.stash)
+        given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
+        _suites_file(given).write_text(json.dumps(list(suites)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -140,7 +152,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 def attach(config: pytest.Config, report: pytest.TestReport, record: TestRecord) -> None:
     """Send a test's record with pytest's own report, if this is a worker."""
     if Role.of(config).worker:
-        setattr(report, _KEY, record.to_json())
+        setattr(report, _KEY, _ascii(record))
 
 
 @pytest.hookimpl(trylast=True)
@@ -150,4 +162,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if worker and Role.of(config).worker:
         worker.end()
         output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]
-        output[_KEY] = replace(worker.tally, tests=[]).to_json()
+        output[_KEY] = _ascii(replace(worker.tally, tests=[]))
+
+
+def _ascii(record: Written) -> str:
+    """What a guest said may hold characters that UTF-8 cannot encode, and execnet sends no other
+    text."""
+    return json.dumps(record.to_json())

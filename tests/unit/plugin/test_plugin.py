@@ -72,6 +72,17 @@ def test_no_run_begins_where_a_test_cannot_be_read(pytester: pytest.Pytester, la
     assert not (lab.parent / "state").exists()
 
 
+def test_workers_wait_for_no_run_that_does_not_begin(pytester: pytest.Pytester, lab: Path) -> None:
+    """The ids of tests that lie outside of pytest's root do not tell of which suite they are."""
+    folder = lab.parent / "elsewhere"
+    folder.mkdir()
+    (folder / "test_new.py").write_text("def test_new(): pass\n")
+    words = ["--rootdir", str(lab), "--tests", str(folder), str(folder)]
+    said = pytester.runpytest_subprocess("-n", "2", "--kernel", "nowhere", *words, timeout=60)
+    assert said.ret == 2
+    said.stdout.fnmatch_lines(["*nowhere*"])
+
+
 @pytest.mark.parametrize("way", ["brought", "../elsewhere", "../link"])
 def test_a_folder_of_tests_by_any_way_to_it(pytester: pytest.Pytester, lab: Path, way: str) -> None:
     folder = lab / "brought" if way == "brought" else lab.parent / "elsewhere"
