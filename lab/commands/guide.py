@@ -48,11 +48,6 @@ class Guide:
         if total:
             self._step = self._stack.enter_context(self._session.progress.step("test"))
 
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            text = report.longreprtext
-            self._session.add_trouble(LabError(f"{report.nodeid} cannot be read:\n{text}"))
-
     def pytest_internalerror(self, excrepr: object) -> None:
         self._session.add_trouble(LabError(f"pytest failed:\n{excrepr}"))
 

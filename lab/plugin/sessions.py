@@ -20,6 +20,26 @@ PROSPECT = pytest.StashKey[Prospect]()  # of the tests from this one on
 _NOTHING_RAN = (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.USAGE_ERROR)
 
 
+class Unread:
+    """Files whose tests pytest could not collect: a run that goes on without them says so."""
+
+    def __init__(self) -> None:
+        self.errors: list[LabError] = []
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            words = f"{report.nodeid} cannot be read:\n{report.longreprtext}"
+            self.errors.append(LabError(words))
+
+
+_UNREAD = pytest.StashKey[Unread]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_UNREAD] = Unread()
+    config.pluginmanager.register(config.stash[_UNREAD])
+
+
 @dataclass(frozen=True)
 class Role:
     """What this process is where pytest-xdist shares the tests out."""
@@ -102,12 +122,16 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     if run := session_of(config):
+        for error in config.stash[_UNREAD].errors:
+            run.add_trouble(error)
         interrupted = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if Role.of(config).controller and config.option.maxfail:
             # pytest-xdist calls it an interruption when as many tests have failed as may
             interrupted &= session.testsfailed < config.option.maxfail
         record = run.close(finished=not interrupted or not run.parts)
-        session.exitstatus = record.status
+        # Tests that lie in no suite are not in the record, and count here.
+        others_failed = exitstatus == pytest.ExitCode.TESTS_FAILED
+        session.exitstatus = record.status or int(others_failed)
     elif exitstatus in _NOTHING_RAN and _asked_for_a_suite(config):
         session.exitstatus = 2
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lab.cell import Cell
 
 if TYPE_CHECKING:
@@ -129,6 +131,35 @@ def test_a_kernel_that_cannot_be_had_is_told_once(small_lab: "SmallLab") -> None
     assert outcome.results["tests"] == []
     (trouble,) = outcome.results["trouble"]
     assert "nowhere" in trouble["message"]
+
+
+@pytest.mark.parametrize("words", [("-n", "2"), ("--continue-on-collection-errors",)])
+def test_a_file_that_cannot_be_read_is_told(small_lab: "SmallLab", words: tuple[str, ...]) -> None:
+    small_lab.suite("def test_nothing():\n    pass\n")
+    (small_lab.root / "first" / "test_bad.py").write_text("import nothing_of_this_name\n")
+    outcome = small_lab.pytest(*words)
+    assert outcome.status == 2
+    assert outcome.verdicts == {"test_nothing": "kept"}
+    assert "test_bad.py cannot be read" in outcome.troubles
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_failure_beside_the_suites_counts(small_lab: "SmallLab", workers: str) -> None:
+    small_lab.suite("def test_nothing():\n    pass\n")
+    (small_lab.root / "test_other.py").write_text("def test_other():\n    assert 0\n")
+    outcome = small_lab.pytest("-n", workers, str(small_lab.root / "test_other.py"))
+    assert outcome.verdicts == {"test_nothing": "kept"}
+    assert outcome.results["status"] == 0
+    assert outcome.status == 1
+
+
+def test_what_no_encoding_can_say_comes_from_a_worker(small_lab: "SmallLab") -> None:
+    """As a file's name in the guest, any byte but two."""
+    small_lab.suite("def test_name():\n    assert False, '\\udcff'\n")
+    outcome = small_lab.pytest("-n", "2")
+    assert outcome.troubles == ""
+    assert outcome.tests["test_name"]["message"].startswith("\udcff")
+    assert outcome.status == 1
 
 
 _DEADLY = """
