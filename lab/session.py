@@ -21,6 +21,7 @@ from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
 from lab.results.replay import DESCRIBE, PYTEST, Part, Replay, rebuilt
+from lab.tally import Tally
 from lab.worker import Prospect, Worker
 
 _LONG_WRITE = 0.1  # seconds
@@ -53,6 +54,7 @@ class Session(Worker):
         self._words = tuple(words)
         self._command = command
         self._finished = False
+        self._heard: dict[str, Tally] = {}  # of workers, by their names
         self._next_write = 0.0
         self.closed = False
 
@@ -85,6 +87,10 @@ class Session(Worker):
         seconds = time.monotonic() - started
         self._next_write = started + (20 * seconds if seconds > _LONG_WRITE else 0)
 
+    def hear(self, worker: str, tally: Tally) -> None:
+        """What a worker has seen until now, in place of what it said before."""
+        self._heard[worker] = tally
+
     def close(self, *, finished: bool) -> RunRecord:
         """End the guests and write the report; once."""
         self._finished = finished
@@ -109,7 +115,9 @@ class Session(Worker):
 
     def record(self) -> RunRecord:
         """The run as it stands."""
-        tally = self.tally
+        tally = Tally(tests=self.tally.tests)
+        for each in (self.tally, *self._heard.values()):
+            tally.add(each)
         record = RunRecord(
             version=version("vfio-lab"),
             started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),

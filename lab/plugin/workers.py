@@ -3,7 +3,7 @@
 
 The controller builds what guests are made of, once it knows that tests of the lab were collected,
 and writes down for the workers what they are to use. They send each test's record with pytest's own
-report of it, and what else they have seen when they end.
+report of it, and with it what else they have seen until then.
 """
 
 import json
@@ -74,9 +74,10 @@ def pytest_xdist_node_collection_finished(node: Any) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """A worker's report of one phase of a test; at the end of the last one there is a record."""
-    record, node = getattr(report, _KEY, None), getattr(report, "node", None)
-    if record and node and (run := session_of(node.config)):
-        run.add(TestRecord.from_json(json.loads(record)))
+    said, node = getattr(report, _KEY, None), getattr(report, "node", None)
+    if said and node and (run := session_of(node.config)):
+        run.hear(node.gateway.id, _tally(said["tally"]))
+        run.add(TestRecord.from_json(json.loads(said["test"])))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -84,7 +85,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     run = session_of(node.config)
     output = getattr(node, "workeroutput", None)
     if run and output and _KEY in output:
-        run.tally.add(Tally.from_json(json.loads(output[_KEY])))
+        run.hear(node.gateway.id, _tally(output[_KEY]))
     elif run and error:
         run.add_trouble(LabError(f"worker {node.gateway.id} died: {error}"))
 
@@ -94,6 +95,10 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
     node = getattr(report, "node", None)
     if node and (run := session_of(node.config)):
         run.add_trouble(LabError(f"{crashitem}: its worker died"))
+
+
+def _tally(said: str) -> Tally:
+    return Tally.from_json(json.loads(said))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -144,15 +149,20 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     try:
         config.stash[SESSION] = Worker.of(orders, given["workerid"])
     except ConfigurationError as error:
+        told = Tally()
+        told.note(error)
+        config.workeroutput[_KEY] = _ascii(told)  # type: ignore[attr-defined]
         pytest.exit(str(error), returncode=2)
     look_ahead(session)
     return None
 
 
 def attach(config: pytest.Config, report: pytest.TestReport, record: TestRecord) -> None:
-    """Send a test's record with pytest's own report, if this is a worker."""
+    """Send a test's record with pytest's own report, if this is a worker; and what else it has
+    seen, since it may not live to tell of that at its end."""
     if Role.of(config).worker:
-        setattr(report, _KEY, _ascii(record))
+        tally = replace(config.stash[SESSION].tally, tests=[])
+        setattr(report, _KEY, {"test": _ascii(record), "tally": _ascii(tally)})
 
 
 @pytest.hookimpl(trylast=True)

@@ -181,6 +181,30 @@ def test_a_worker_that_dies_takes_its_guest_along(small_lab: "SmallLab") -> None
     assert kept == {f"test_is_ended[{n}]" for n in (0, 2, 3, 4, 5)}
 
 
+_TOLD = """
+from lab.errors import LabError
+from lab.plugin.options import SESSION
+
+def test_sees_something(request):
+    request.config.stash[SESSION].add_trouble(LabError("a guest was odd"))
+
+def test_dies():
+    if not Path("ended").exists():
+        Path("ended").touch()
+        os.kill(os.getpid(), number)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_what_a_worker_saw_is_told_once_however_it_ends(
+    small_lab: "SmallLab", number: signal.Signals
+) -> None:
+    small_lab.suite(_HEAD + f"number = {int(number)}\n" + _TOLD)
+    outcome = small_lab.pytest("-n", "1")
+    assert outcome.status == 2
+    assert outcome.troubles.count("a guest was odd") == 1
+
+
 _LONG = """
 @pytest.mark.parametrize("number", range(4))
 def test_takes_long(process, number):
