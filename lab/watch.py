@@ -39,6 +39,8 @@ class Watch:
         self._test = test
         self._wanted = machine
         self._last = last
+        before = session.cell.current if session.cell else None
+        self._lost_before = before if before and not before.guest.alive else None
         self._testbed: Testbed | None = None
         self._console_start = 0
         self._announced: Announced | None = None  # as soon as it has a guest
@@ -148,6 +150,8 @@ class Watch:
         current = self._session.cell.current if self._session.cell else None
         if current and self._wanted and current.machine_name != self._wanted:
             return None
+        if current and current is self._lost_before:
+            return None  # that is the run's, see `Worker.testbed`
         if self._testbed is None and current:
             self._testbed = current
             self._console_start = current.guest.heard

@@ -107,7 +107,7 @@ class Worker:
         """All guests end; what went wrong with them is in the tally."""
         if self.cell:
             if current := self.cell.current:
-                self._hear(current, "after its last test")
+                self._leave(current)
             self.cell.__exit__(None, None, None)
             for failure in self.cell.failures:
                 self.tally.note(failure)
@@ -119,7 +119,9 @@ class Worker:
         """
         assert self.cell is not None
         started = time.monotonic()
-        before = self.cell.current
+        before, wanted = self.cell.current, machine or self.machine_name
+        if before and not (before.guest.alive and before.machine_name == wanted):
+            self._leave(before)
         try:
             testbed = self.cell.testbed(machine)
         except GuestLost as lost:
@@ -128,9 +130,15 @@ class Worker:
         if testbed is not before:
             self._booted(testbed, time.monotonic() - started)
             self._hear(testbed, "while it booted")
-            if before:
-                self._hear(before, "after its last test")
         return testbed
+
+    def _leave(self, testbed: Testbed) -> None:
+        """No test will use it any more. One that is lost by now is lost to no test."""
+        if testbed.guest.alive:
+            self._hear(testbed, "after its last test")
+        else:
+            guest = testbed.guest
+            self.tally.note(guest.why_lost(f"guest {guest.folder.name}: after its last test"))
 
     def _hear(self, testbed: Testbed, when: str) -> None:
         """What the kernel reported while no test ran is the run's."""

@@ -71,6 +71,40 @@ def test_a_replacement_costs_no_waiting(small_lab: "SmallLab") -> None:
     assert outcome.results["figures"]["guests"] == 2
 
 
+_BETWEEN = """
+import time
+
+import pytest
+
+from lab.plugin.options import SESSION
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    result = yield
+    if item.name == "test_first":
+        guest = item.config.stash[SESSION].cell.current.guest
+        guest.monitor.execute("quit")
+        while guest.alive:
+            time.sleep(0.01)
+    return result
+"""
+
+
+def test_a_guest_lost_between_two_tests_is_neithers(small_lab: "SmallLab") -> None:
+    small_lab.suite(
+        "def test_first(testbed):\n    pass\n"
+        "def test_without_any():\n    pass\n"
+        "def test_second(testbed):\n    assert testbed.number == 2\n"
+    )
+    (small_lab.root / "first" / "conftest.py").write_text(_BETWEEN)
+    outcome = small_lab.run()
+    assert set(outcome.verdicts.values()) == {"kept"}
+    (trouble,) = outcome.results["trouble"]
+    assert trouble["verdict"] == "guest-lost"
+    assert trouble["message"].startswith("guest 001: after its last test: ")
+    assert outcome.status == 2
+
+
 _MIXED = """
 @pytest.mark.parametrize("number", range(6))
 def test_kept(process, number):

@@ -48,6 +48,9 @@ class Guest:
         self.heard = 0
         self.alive = True
 
+    def why_lost(self, last_act: str) -> GuestLost:
+        return GuestLost(f"{last_act}: QEMU ended")
+
     def printed_since(self, start: int) -> str:
         return self.console.content[start:]
 
@@ -72,7 +75,8 @@ class Cell:
         if self.fails:
             self.fails -= 1
             raise GuestLost("boot: it went away")
-        if not self.current or self.current.machine_name != name:
+        lives = self.current and self.current.guest.alive
+        if not lives or self.current.machine_name != name:
             self.booted += 1
             guest = Guest(self.folder.guest(self.booted))
             guest.console.content = self.said_at_boot
@@ -181,9 +185,22 @@ def test_what_the_kernel_says_while_no_test_runs_is_the_runs(worker: Worker, cel
     assert "lib/planted.c:1" in booting.splats[0]
     guest.console.content += _WARNING  # type: ignore[attr-defined]
     worker.testbed("no-iommu")
-    later = worker.tally.trouble[2]
+    later = worker.tally.trouble[1]
     assert later.message == "guest 001: after its last test the kernel reported: WARNING in plant"
     cell.current.guest.console.content += _WARNING
     worker.end()
     assert worker.tally.trouble[3].message.startswith("guest 002: after its last test")
     assert len(worker.tally.trouble) == 4
+
+
+def test_a_guest_that_is_lost_while_no_test_runs_is_the_runs(worker: Worker, cell: Cell) -> None:
+    worker.testbed().guest.alive = False  # type: ignore[misc]
+    worker.testbed()
+    assert cell.booted == 2
+    cell.current.guest.alive = False
+    worker.end()
+    assert [trouble.message for trouble in worker.tally.trouble] == [
+        "guest 001: after its last test: QEMU ended",
+        "guest 002: after its last test: QEMU ended",
+    ]
+    assert {trouble.verdict for trouble in worker.tally.trouble} == {Verdict.GUEST_LOST}
