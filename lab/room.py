@@ -23,10 +23,31 @@ def available() -> int:
     free = int(fields["MemAvailable"].split()[0]) * 1024
     try:
         limit = int((_CGROUP / "memory.max").read_text())
-        free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
+        used = int((_CGROUP / "memory.current").read_text()) - _cached()
+        free = min(free, limit - used)
     except (OSError, ValueError):  # no such file, or "max"
         pass
     return max(0, free)
+
+
+def _cached() -> int:
+    """Bytes of a container's that are files' and can be had back: after a kernel was built, most
+    of its limit. Documentation/admin-guide/cgroup-v2.rst, memory.stat."""
+    lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    counts = dict(line.split() for line in lines)
+    return int(counts["active_file"]) + int(counts["inactive_file"])
+
+
+def processors() -> int:
+    """How many this process may use; in a container no more than its share of time is worth, in
+    whole ones."""
+    number = len(os.sched_getaffinity(0))
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        number = min(number, int(quota) // int(period))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return max(1, number)
 
 
 def guests(machine: Machine) -> int:
@@ -37,4 +58,4 @@ def guests(machine: Machine) -> int:
 def workers(machine: Machine) -> int:
     """How many workers may test at once: one for each processor, as a test often waits for a
     device; each has a guest, and one that boots."""
-    return max(1, min(len(os.sched_getaffinity(0)), guests(machine) // 2))
+    return max(1, min(processors(), guests(machine) // 2))

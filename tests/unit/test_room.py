@@ -27,6 +27,7 @@ def test_a_container_has_what_its_limit_leaves(cgroup: Path) -> None:
     whole = room.available()
     assert whole > 64 << 20
     (cgroup / "memory.max").write_text(f"{48 << 20}\n")
+    (cgroup / "memory.stat").write_text("anon 1\nactive_file 0\ninactive_file 0\n")
     (cgroup / "memory.current").write_text(f"{16 << 20}\n")
     assert room.available() == 32 << 20
     (cgroup / "memory.current").write_text(f"{64 << 20}\n")
@@ -35,9 +36,31 @@ def test_a_container_has_what_its_limit_leaves(cgroup: Path) -> None:
     assert room.available() > 64 << 20
 
 
+def test_a_containers_cached_files_can_be_had_back(cgroup: Path) -> None:
+    (cgroup / "memory.max").write_text(f"{48 << 20}\n")
+    (cgroup / "memory.current").write_text(f"{47 << 20}\n")
+    stat = f"anon {15 << 20}\nactive_file {2 << 20}\ninactive_file {30 << 20}\n"
+    (cgroup / "memory.stat").write_text(stat)
+    assert room.available() == 33 << 20
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1), ("6500000 100000", 64)],
+)
+def test_a_container_has_the_processors_of_its_time(
+    cgroup: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert room.processors() == 64
+    (cgroup / "cpu.max").write_text(f"{limit}\n")
+    assert room.processors() == expected
+
+
 @pytest.mark.parametrize(
     ("cpus", "gib", "expected"), [(64, 1000, 64), (2, 1000, 2), (64, 8, 3), (8, 1, 1), (1, 100, 1)]
 )
+@pytest.mark.usefixtures("cgroup")
 def test_workers(monkeypatch: pytest.MonkeyPatch, cpus: int, gib: int, expected: int) -> None:
     """A worker needs two guests' memory, here 2 x 1.3 GiB."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
