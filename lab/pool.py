@@ -29,6 +29,7 @@ class Pool(Generic[T]):
         self._name: str | None = None
         self._coming: Future[T] | None = None
         self._ending: list[Future[None]] = []
+        self._hurried = False  # whether starts fail because they are made to
 
     @property
     def expected(self) -> str | None:
@@ -68,6 +69,7 @@ class Pool(Generic[T]):
         Returns why things could not be ended, or had failed to start when nobody asked for them.
         """
         unasked = [self._coming] if self._coming and self._coming.done() else []
+        self._hurried = True
         hurry()
         self.expect(None)
         self._threads.shutdown()
@@ -76,7 +78,7 @@ class Pool(Generic[T]):
         return [error for error in failed if error]
 
     def _drop(self, coming: Future[T]) -> None:
-        """End what nobody wants any more, once it has started."""
+        """End what nobody wants any more, once it has started. Raises why it did not start."""
         wait([coming])
-        if not coming.exception():
+        if not (coming.exception() and self._hurried):
             self._end(coming.result())

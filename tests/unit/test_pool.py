@@ -123,9 +123,23 @@ def test_a_failed_start_that_nobody_asked_for_is_told_at_the_end(shop: Shop) -> 
     assert str(failure) == "no room"
 
 
+def test_a_failed_start_that_nobody_wants_any_more_is_told_at_the_end(shop: Shop) -> None:
+    shop.fails = "no room"
+    shop.pool.expect("a")
+    until(lambda: shop.pool._coming and shop.pool._coming.done())  # noqa: SLF001
+    shop.fails = ""
+    shop.pool.expect("b")
+    shop.pool.take("b")
+    shop.pool.expect(None)
+    until(lambda: all(each.done() for each in shop.pool._ending))  # noqa: SLF001
+    (failure,) = shop.pool.close(lambda: None)
+    assert str(failure) == "no room"
+
+
 def test_a_start_that_the_close_itself_hindered_is_no_failure(shop: Shop) -> None:
     shop.may_start.clear()
     shop.pool.expect("a")
+    shop.pool.expect("b")
 
     def hurry() -> None:
         shop.fails = "the lab is shutting down"
