@@ -26,7 +26,7 @@ class Announced:
         self._testbed = testbed
         self._guest = guest = testbed.guest
         self._console_start = guest.heard
-        self._first_fault = len(guest.faults())
+        self._first_fault = guest.faults_heard
         self._titles: list[str] = []  # a pattern for each report that came as announced
         self._faults: set[int] = set()  # those announced, by their number among the guest's
 
@@ -80,6 +80,7 @@ class Announced:
                 reports.remove(known)
         self._guest.heard = self._guest.console.size
         faults = self._guest.faults()
+        self._guest.faults_heard = len(faults)
         numbers = range(self._first_fault, len(faults))
         return tuple(reports), tuple(faults[n] for n in numbers if n not in self._faults)
 

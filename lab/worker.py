@@ -141,7 +141,7 @@ class Worker:
             self.tally.note(guest.why_lost(f"guest {guest.folder.name}: after its last test"))
 
     def _hear(self, testbed: Testbed, when: str) -> None:
-        """What the kernel reported while no test ran is the run's."""
+        """What the kernel reported while no test ran is the run's; so is DMA that was blocked."""
         guest = testbed.guest
         for splat in find(guest.printed_since(guest.heard), stamped=True):
             if splat.kind is not Kind.DMA_FAULT:
@@ -151,6 +151,11 @@ class Worker:
                     Trouble(words, Verdict.BROKEN, splats=(splat.text,), evidence=(console,))
                 )
         guest.heard = guest.console.size
+        if blocked := guest.faults()[guest.faults_heard :]:
+            words = f"guest {guest.folder.name}: {when} the IOMMU blocked DMA: {len(blocked)}"
+            log = self.folder.relative(guest.folder / "qemu.log")
+            self.tally.trouble.append(Trouble(words, Verdict.BROKEN, evidence=(log,)))
+        guest.faults_heard += len(blocked)
 
     def _booted(self, testbed: Testbed, waited: float) -> None:
         tally, guest = self.tally, testbed.guest

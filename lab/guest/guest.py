@@ -84,6 +84,8 @@ class Guest:
         """Role to PCI address ("0000:01:00.0"), as the guest's kernel numbered the buses."""
         self.heard = 0
         """Bytes of its console that somebody has answered for: a test, or the run."""
+        self.faults_heard = 0
+        """The same of `faults()`, in number."""
         self._running = running
         self._inquest = inquest
         self._finding: Finding | None = None

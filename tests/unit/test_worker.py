@@ -12,7 +12,7 @@ from lab import room
 from lab.cell import Choice
 from lab.config import Lab, Machine
 from lab.errors import GuestLost
-from lab.guest import Accelerator
+from lab.guest import Accelerator, DmarFault
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.verdict import Verdict
@@ -46,7 +46,12 @@ class Guest:
         self.seconds = {"login": 2.0}
         self.repeats = 0
         self.heard = 0
+        self.faults_heard = 0
+        self.blocked: list[DmarFault] = []
         self.alive = True
+
+    def faults(self) -> list[DmarFault]:
+        return self.blocked
 
     def why_lost(self, last_act: str) -> GuestLost:
         return GuestLost(f"{last_act}: QEMU ended")
@@ -204,3 +209,16 @@ def test_a_guest_that_is_lost_while_no_test_runs_is_the_runs(worker: Worker, cel
         "guest 002: after its last test: QEMU ended",
     ]
     assert {trouble.verdict for trouble in worker.tally.trouble} == {Verdict.GUEST_LOST}
+
+
+def test_dma_that_is_blocked_while_no_test_runs_is_the_runs(worker: Worker, cell: Cell) -> None:
+    worker.testbed()
+    guest = cell.current.guest
+    guest.blocked += [DmarFault(0x10, 0x1000, True)]
+    guest.faults_heard = 1  # a test has answered for it
+    guest.blocked += [DmarFault(0x10, 0x2000, True)]
+    worker.testbed("no-iommu")
+    worker.end()
+    (trouble,) = worker.tally.trouble
+    assert trouble.message == "guest 001: after its last test the IOMMU blocked DMA: 1"
+    assert (trouble.verdict, trouble.evidence) == (Verdict.BROKEN, ("guests/001/qemu.log",))
