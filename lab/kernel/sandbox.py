@@ -28,7 +28,8 @@ _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # of them most are
 _SETTINGS = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "passwd", "group",
              "ssl/openssl.cnf", "ccache.conf")  # fmt: skip
 _TOOLS = ("make", "gcc", "clang", "ld", "ld.lld", "ccache")
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_LIBRARIES = ("lib", "lib32", "lib64", "libexec", "include")
 _PATIENCE = 20  # seconds
 # root can do without a user namespace, which a chroot denies. There the root is no mount point
 # either, and bubblewrap needs one. It is made where no other namespace hears of it.
@@ -118,7 +119,10 @@ def _room() -> Iterator[str]:
     yield from ("--die-with-parent", "--unshare-pid", "--unshare-net", "--unshare-ipc")
     yield from ("--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL", "--clearenv")
     programs, roots = _tools_elsewhere()
-    path = os.pathsep.join([*map(str, programs), _PATH])
+    # in the user's order, so that a name is the same program within and without
+    users = [str(Path(place)) for place in os.get_exec_path()]
+    known = (*_PATH, *map(str, programs))
+    path = os.pathsep.join(dict.fromkeys([*(each for each in users if each in known), *_PATH]))
     environment = {"PATH": path, "HOME": "/tmp", "LC_ALL": "C.UTF-8"}
     if language := os.environ.get("LANG"):
         environment["LANG"] = language  # ccache's keys have it: they are to be those of outside
@@ -141,12 +145,14 @@ def _room() -> Iterator[str]:
 
 def _tools_elsewhere() -> tuple[list[Path], list[Path]]:
     """Folders on PATH of tools that are not the distribution's, and where those are installed, with
-    a compiler's own headers. None of them has a home in it."""
+    a compiler's own headers. None of them has a home in it, or ~/.local, where keyrings lie: of
+    those it is the folders that a compiler has there."""
     found = [Path(place) for tool in _TOOLS if (place := shutil.which(tool))]
     programs = [tool.parent for tool in found]
     roots = [tool.resolve().parent.parent for tool in found]
+    roots += [root / name for root in roots for name in _LIBRARIES]
     system = (_SYSTEM, *(Path("/", name) for name in _MERGED))
-    homes = (Path.home(), Path("/home"), Path("/root"))
+    homes = (Path.home() / ".local", Path("/home"), Path("/root"))
 
     def elsewhere(folders: list[Path]) -> list[Path]:
         return [

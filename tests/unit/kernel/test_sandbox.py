@@ -81,6 +81,39 @@ def test_it_hears_of_no_secret_in_the_environment(
     assert _sees(walls, 'test -z "$TOKEN"')
 
 
+@pytest.mark.parametrize("prefix", [".", ".local"])
+def test_of_a_compiler_in_a_home_it_sees_the_compiler_alone(
+    walls: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """Not ~/.local/share/keyrings, though ~/.local/bin/gcc finds cc1 in ~/.local/libexec."""
+    assert walls.words
+    root = tmp_path / prefix
+    for name in ("bin/gcc", "libexec/cc1", "share/keyrings/login"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("#!/bin/sh\n")
+        (root / name).chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{root.resolve()}/bin:{os.environ['PATH']}")
+    with_compiler = sandbox.find()
+    assert _sees(with_compiler, f"gcc && cat {root}/libexec/cc1")
+    assert _sees(OPEN, f"cat {root}/share/keyrings/login")
+    assert not _sees(with_compiler, f"cat {root}/share/keyrings/login")
+
+
+def test_a_name_is_the_same_program_within(
+    walls: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """~/bin at the end of PATH, for a linker, may have a gcc of its own: it is not the one that the
+    cache's key names."""
+    assert walls.words
+    for name in ("gcc", "ld.lld", "clang"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"/usr/bin:/bin:{tmp_path}/")
+    assert _sees(sandbox.find(), "command -v clang")
+    assert _sees(sandbox.find(), "test $(command -v gcc) = /usr/bin/gcc")
+
+
 def test_it_has_no_network(walls: Sandbox) -> None:
     """Not this host's loopback, either."""
     with socket.create_server(("127.0.0.1", 0)) as server:
