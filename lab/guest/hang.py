@@ -9,6 +9,7 @@ expect, so that it prints where it was: that is the guest's end.
 All that came is in `hang.log` in the guest's folder.
 """
 
+import contextlib
 import re
 import subprocess
 import time
@@ -32,6 +33,7 @@ _AGAIN = 1.0  # seconds until a key is sent again
 _SILENCE = 0.1  # seconds
 _ANSWER = "sysrq: "  # how each begins
 _BETWEEN = 1.0  # seconds between two looks: what waits for its turn has had it
+_NAMES = 5.0  # seconds for nm, which takes less than one
 _NMI = 4.0  # seconds; so long a panic waits for CPUs that do not stop, and longer under TCG
 _CPUS, _BLOCKED, _TASKS, _NOTHING = "l", "w", "t", "h"  # SysRq keys
 _INTERRUPTS_ON = 1 << 9  # in RFLAGS
@@ -48,7 +50,8 @@ class Hang:
     """What a guest that does not answer was found to do.
 
     `report` are the kernel's backtraces where the kernel was seen to hang; None where QEMU stands
-    still, user space has the CPUs, or all of them idle. `lives` is set in the last case.
+    still, user space has the CPUs, the kernel does one thing after another, or all CPUs idle.
+    `lives` is set in the last case.
     """
 
     words: str
@@ -63,13 +66,14 @@ def ask(running: Running, symbols: Path | None, deadline: Deadline) -> Hang:
     """
     with _Log(running) as log:
         try:
+            names = _functions(symbols)
             state = running.monitor.execute("query-status", timeout=QMP)["status"]
             log.note("QEMU's run state", state)
             if state != "running":
                 return Hang(f"QEMU has stopped it, its run state is {state}")
-            cpus = _cpus(running, symbols, log)
+            cpus = _cpus(running, names, log)
             if _press(running, _CPUS, deadline) is None:
-                return _without_interrupts(running, cpus, symbols, log, deadline)
+                return _without_interrupts(running, cpus, names, log, deadline)
             return _listening(running, deadline)
         except (GuestLost, InfrastructureError) as error:
             return Hang(error.message)
@@ -111,18 +115,24 @@ def _listening(running: Running, deadline: Deadline) -> Hang:
         looks.append([*cpus.values(), *blocked.values()])
     _press(running, _TASKS, deadline)
     first, second = looks
-    before = {(place.cpu, place.pid) for place in first}
+    before = {(place.cpu, place.pid): place for place in first}
     stays = [place for place in second if (place.cpu, place.pid) in before]
     if not stays:
         return Hang("its kernel answers SysRq, and hangs nowhere", lives=True)
-    return _hang(stays)
+    return _hang(stays, [each for each in stays if _shared(each, before[each.cpu, each.pid])])
+
+
+def _shared(one: Place, other: Place) -> set[str]:
+    """The kernel's functions that both are in: what loops is in one of them each time, and who is
+    in user space may be met in an interrupt once."""
+    return {*one.functions, *one.below} & {*other.functions, *other.below}
 
 
 def _without_interrupts(
-    running: Running, first: list[Place], symbols: Path | None, log: "_Log", deadline: Deadline
+    running: Running, first: list[Place], names: "_Names", log: "_Log", deadline: Deadline
 ) -> Hang:
     """The kernel does not answer SysRq: where QEMU says that its CPUs are, and an NMI."""
-    second = _cpus(running, symbols, log)
+    second = _cpus(running, names, log)
     running.monitor.execute("inject-nmi", timeout=QMP)
     log.note("an NMI", "sent")
     waited = Deadline.after(min(_NMI, deadline.left))
@@ -134,12 +144,13 @@ def _without_interrupts(
         awake = "; ".join(map(str, second)) or "its CPUs idle"
         return Hang(f"its kernel does not answer SysRq: {awake}")
     told = backtraces.cpus(log.so_far())
-    return _hang([told.get(place.cpu or 0, place) for place in second])
+    places = [told.get(place.cpu or 0, place) for place in second]
+    return _hang(places, [place for place in places if place.functions])
 
 
-def _hang(places: Sequence[Place]) -> Hang:
+def _hang(places: Sequence[Place], kernels: Sequence[Place]) -> Hang:
+    """`kernels` are those places where the kernel hangs."""
     words = "; ".join(map(str, places))
-    kernels = [place for place in places if place.functions]
     report = "\n".join([f"guest hangs: {words}", *(place.text for place in kernels)])
     return Hang(words, report if kernels else None)
 
@@ -180,7 +191,7 @@ def _wait_for_silence(running: Running, deadline: Deadline) -> None:
             return
 
 
-def _cpus(running: Running, symbols: Path | None, log: "_Log") -> list[Place]:
+def _cpus(running: Running, names: "_Names", log: "_Log") -> list[Place]:
     """Where QEMU says that the CPUs are which do not sleep."""
     registers = running.monitor.human("info registers -a", timeout=QMP).replace("\r", "")
     log.note("info registers -a", registers)
@@ -188,7 +199,7 @@ def _cpus(running: Running, symbols: Path | None, log: "_Log") -> list[Place]:
     for cpu in _REGISTERS.finditer(registers):
         address, flags = int(cpu["ip"], 16), int(cpu["flags"], 16)
         in_kernel = cpu["ring"] == "0"
-        name = _function_at(symbols, address) or f"{address:#x}"
+        name = _function_at(names, address) or f"{address:#x}"
         if cpu["halted"] == "0":
             deaf = in_kernel and not flags & _INTERRUPTS_ON
             functions = (name,) if in_kernel else ()
@@ -196,20 +207,27 @@ def _cpus(running: Running, symbols: Path | None, log: "_Log") -> list[Place]:
     return found
 
 
-def _function_at(symbols: Path | None, address: int) -> str | None:
-    """The function that an address is in, if it can be told."""
+_Names = Sequence[tuple[int, str]]  # functions' addresses, ascending
+
+
+def _functions(symbols: Path | None) -> _Names:
+    """Those of a vmlinux, none if they cannot be told."""
     if not symbols:
-        return None
+        return ()
     try:
         listed = subprocess.run(
-            ["nm", "-n", symbols], capture_output=True, text=True, timeout=10, check=True
+            ["nm", "-n", symbols], capture_output=True, text=True, timeout=_NAMES, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None
+        return ()
     rows = [line.split() for line in listed.stdout.splitlines()]
-    functions = [(int(row[0], 16), row[2]) for row in rows if len(row) == 3 and row[1] in "tTwW"]
-    number = bisect_right(functions, address, key=lambda each: each[0])
-    return functions[number - 1][1] if number else None
+    return [(int(row[0], 16), row[2]) for row in rows if len(row) == 3 and row[1] in "tTwW"]
+
+
+def _function_at(names: _Names, address: int) -> str | None:
+    """The function that an address is in. What lies behind the last symbol is a module's."""
+    number = bisect_right(names, address, key=lambda each: each[0])
+    return names[number - 1][1] if 0 < number < len(names) else None
 
 
 class _Log:
@@ -233,5 +251,7 @@ class _Log:
 
     def __exit__(self, *_: object) -> None:
         self._console.was_asked(self._start)
-        with (self._console.path.parent / LOG).open("a") as file:
+        # That the disk is full is told by whoever writes the run's results to it.
+        log = self._console.path.parent / LOG
+        with contextlib.suppress(OSError), log.open("a") as file:
             file.write("\n".join([*self._notes, "== the console ==", self.so_far(), ""]))
