@@ -126,7 +126,10 @@ SIGNATURES = (
               "ODEBUG: {what} {type}", Where.CALLER, TRACE),
     Signature("odebug-warning", Kind.ODEBUG, r"WARNING: .*\blib/debugobjects\.c:",
               "ODEBUG: misuse", Where.CALLER, TRACE),
-    Signature("slab", Kind.SLAB, r"BUG (?P<cache>[\w-]+) ?\([^)]*\): (?P<what>[A-Za-z' -]+)",
+    # Which kmalloc-rnd-NN serves a caller is drawn at each boot; a name may end with a cgroup's.
+    Signature("slab", Kind.SLAB,
+              r"BUG :?(?P<cache>[\w-]+?)(?:-rnd-\d+-\w+)?(?:\(\S*\))? ?\([^)]*\): "
+              r"(?P<what>[A-Za-z' -]+)",
               "BUG {cache}: {what}", Where.CALLER),
     Signature("slab-warning", Kind.SLAB,
               r"(?:cache_from_obj: |Slab error |slab error in )(?P<what>.+)",

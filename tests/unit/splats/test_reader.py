@@ -300,3 +300,19 @@ def test_a_backtrace_after_another_report_is_none_of_it() -> None:
     log = mixed(printed(WARNING, "T71"),
                 printed("NMI backtrace for cpu 1\nCPU: 1", "C1", start=10.5))  # fmt: skip
     assert [splat.last for splat in find(log)] == [10]
+
+
+@pytest.mark.parametrize(
+    ("cache", "told"),
+    [
+        ("kmalloc-96", "kmalloc-96"),
+        ("kmalloc-rnd-05-64", "kmalloc"),
+        ("bio-136(252:0)", "bio-136"),
+        (":A-0000192", "A-"),
+    ],
+)
+def test_a_slab_cache_has_the_name_of_every_boot(cache: str, told: str) -> None:
+    """mm/slub.c: slab_bug(); mm/slab_common.c: kmalloc_caches, with RANDOM_KMALLOC_CACHES."""
+    assert titles(f"[    1.000000] BUG {cache} (Tainted: G    B): Poison overwritten\n") == [
+        f"BUG {told}: Poison overwritten"
+    ]
