@@ -89,7 +89,7 @@ class Cell:
                 guest=guest,
                 machine_name=name,
                 machine=Machine(),
-                unused=SimpleNamespace(detectors=()),
+                detectors=(),
             )
         return self.current
 
