@@ -110,6 +110,15 @@ def test_who_moves_on_or_spins_in_user_space_is_no_hang_of_the_kernel(
     assert found.words.startswith("CPU 1 runs ")
 
 
+def test_an_idle_cpu_that_serves_interrupts_hangs_nowhere(tmp_path: Path) -> None:
+    """Seen where the host was busy: each look of SysRq l found it in the timer's soft interrupt."""
+    idle = _TICK.replace("PID: 93 Comm: agent", "PID: 0 Comm: swapper/1")
+    idle = idle.replace("RIP: 0033:0x401234", "RIP: 0010:pv_native_safe_halt+0xb/0x10")
+    found = _ask(_Guest(tmp_path, [(idle, ""), (idle, "")]))
+    assert found.lives
+    assert found.words == "its kernel answers SysRq, and hangs nowhere"
+
+
 @pytest.mark.parametrize("second", [_HERE, _THERE])
 def test_who_is_in_one_function_twice_hangs(tmp_path: Path, second: str) -> None:
     found = _ask(_Guest(tmp_path, [(_HERE, ""), (second, "")]))
