@@ -103,9 +103,9 @@ def _pytest(session: Session, words: list[str]) -> None:
 
         root = str(session.lab.root)
         quiet = ["-p", "no:cacheprovider", "--rootdir", root, "--import-mode=importlib"]
-        # pytest keeps what tests and workers write there, in a folder that it does not name
-        base = stack.enter_context(TemporaryDirectory(prefix="vfio-lab-"))
-        quiet += ["--basetemp", str(Path(base) / "pytest")]
+        # pytest keeps what tests and workers write there, in a folder that nobody removes
+        base = stack.enter_context(TemporaryDirectory(prefix=".pytest-", dir=session.folder.path))
+        quiet += ["--basetemp", str(Path(base) / "all")]
         guide = Guide(session, when_loaded=signals.release)
         # Standard output is the report's; what pytest itself prints (a bad -k) is for the user's
         # eye.

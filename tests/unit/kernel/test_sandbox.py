@@ -226,8 +226,8 @@ chroot {root} env PYTHONPATH=/work /usr/bin/python3 -c "{program}"
 """
     words = ["unshare", "--mount", "sh", "-c", script]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    if "mount:" in done.stderr:
-        raise lacking("the right to mount")
+    if "mount:" in done.stderr or "propagation" in done.stderr:
+        raise lacking("the right to mount, and a root that is a mount point")
     assert done.stdout == "unshare\n", done.stderr
     assert done.returncode != 0  # /work is outside its walls
 
