@@ -16,11 +16,7 @@ def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
     """`rounds` of each, by default 1: with one worker, two, and as many as there are processors."""
     numbers = sorted({1, 2, len(os.sched_getaffinity(0))})
     measured = {
-        number: Measured(
-            f"tests a minute, {number} worker{'s' if number > 1 else ''}",
-            None if number == 1 else "tests a minute, 1 worker",
-            unit="/min",
-        )
+        number: Measured(_name(number), None if number == 1 else _name(1), unit="tests a minute")
         for number in numbers
     }
     for _ in range(rounds or 1):
@@ -28,3 +24,7 @@ def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
             record = runs.of(lab, choice, [*_MODE, "-n", str(number)])
             each.values.append(60 * len(record.tests) / record.seconds)
     return list(measured.values())
+
+
+def _name(number: int) -> str:
+    return f"{number} worker" if number == 1 else f"{number} workers"
