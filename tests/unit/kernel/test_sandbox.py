@@ -207,29 +207,29 @@ def test_root_has_one_in_a_chroot_too(tmp_path: Path) -> None:
         raise lacking("root, to change its root")
     root = tmp_path / "root"
     links = [name for name in ("bin", "sbin", "lib", "lib64") if Path("/", name).is_symlink()]
-    for name in ("usr", "proc", "dev", "tmp", "etc", "work"):
+    for name in ("usr", "proc", "dev", "tmp", "etc", "code"):
         (root / name).mkdir(parents=True)
     for name in links:
         (root / name).symlink_to(Path("/", name).readlink())
     code = Path(__file__).parents[3]
     program = (
         "import runpy, subprocess, sys;"  # lab.kernel wants packages that are not there
-        "found = runpy.run_path('/work/lab/kernel/sandbox.py')['find']();"
+        "found = runpy.run_path('/code/lab/kernel/sandbox.py')['find']();"
         "print(found.obstacle or found.words[0]);"
-        "sys.exit(subprocess.run(found.around(['ls', '/work'])).returncode)"
+        "sys.exit(subprocess.run(found.around(['ls', '/code'])).returncode)"
     )
     script = f"""\
 set -e
 mount --bind /usr {root}/usr; mount --rbind /dev {root}/dev; mount -t proc proc {root}/proc
-mount --bind {code} {root}/work
-chroot {root} env PYTHONPATH=/work /usr/bin/python3 -c "{program}"
+mount --bind {code} {root}/code
+chroot {root} env PYTHONPATH=/code /usr/bin/python3 -c "{program}"
 """
     words = ["unshare", "--mount", "sh", "-c", script]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     if "mount:" in done.stderr or "propagation" in done.stderr:
         raise lacking("the right to mount, and a root that is a mount point")
     assert done.stdout == "unshare\n", done.stderr
-    assert done.returncode != 0  # /work is outside its walls
+    assert done.returncode != 0  # /code is outside its walls
 
 
 # A kernel in it
