@@ -23,6 +23,7 @@ from lab.condition import Condition
 from lab.condition.detector import MEANWHILE
 from lab.condition.kernel import SETTINGS
 from lab.errors import InfrastructureError
+from lab.testing import lacking
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.files import Container, Iommufd
 from lab.vfio.parameter import parameter, turned_on
@@ -50,7 +51,7 @@ class Guest:
 
     def device(self, role: str) -> Device:
         if role not in self.testbed.devices:
-            pytest.skip(f"this machine has no {role}")
+            raise lacking(f"a machine with {role}")
         return self.testbed.devices[role]
 
     def left(self) -> list[str]:
@@ -171,7 +172,7 @@ def _locked_pages(guest: Guest) -> Iterator[None]:
 def _a_fault_that_is_on(guest: Guest) -> AbstractContextManager[object]:
     path = "/sys/kernel/debug/failslab/ignore-gfp-wait"
     if not guest.hands.exists(path):
-        pytest.skip("this kernel was built without fault injection")
+        raise lacking("a kernel with fault injection")
     return _written(guest.hands, path, "N", "Y")
 
 
