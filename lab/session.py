@@ -24,7 +24,7 @@ from lab.results.replay import DESCRIBE, PYTEST, Part, Replay, rebuilt
 from lab.tally import Tally
 from lab.worker import Prospect, Worker
 
-_LONG_WRITE = 0.1  # seconds
+_SPARE = 20  # times what the last write took, until the next
 
 
 class Session(Worker):
@@ -75,17 +75,18 @@ class Session(Worker):
         return self.parts
 
     def add(self, test: TestRecord) -> None:
-        """A test has its verdict; the results are on disk when this returns.
+        """A test has its verdict; that of one with trouble is on disk when this returns.
 
-        Of thousands of tests it takes so long to write them all that it is done now and then.
+        All results are written each time, which the more tests there are takes the longer: others
+        are written as soon as that takes no more than a twentieth of the run.
         """
         super().add(test)
         if time.monotonic() < self._next_write and not test.verdict.is_trouble:
             return
         started = time.monotonic()
         self.write()
-        seconds = time.monotonic() - started
-        self._next_write = started + (20 * seconds if seconds > _LONG_WRITE else 0)
+        now = time.monotonic()
+        self._next_write = now + _SPARE * (now - started)
 
     def hear(self, worker: str, tally: Tally) -> None:
         """What a worker has seen until now, in place of what it said before."""
