@@ -16,7 +16,8 @@ _FRAME = re.compile(
 _POINTER = re.compile(
     r"(?:[RE]?IP\s*: (?:0010:|0060:|0061:)?(?:\[<[0-9a-f]+>\] ){0,2}"  # x86
     r"|pc ?: (?:\[<[0-9a-f]+>\] )?|PC is at |NIP \[[0-9a-f]+\] |epc\s*: (?:[0-9a-f]+ )?"
-    r"|Krnl PSW : \S+ \S+ \()(?P<function>[A-Za-z_][\w.$]*)(?:\+0x|\+\d|\s|$)"
+    r"|\s*ERA: [0-9a-f]+ |TPC: <|Krnl PSW : \S+ \S+ \()"
+    r"(?P<function>(?!(?:lr|ra) *:|[0-9a-f]{8,}\b)[A-Za-z_][\w.$]*)(?:\+0x|\+\d|\s|$)"
 )
 _TRACE = re.compile(r"\s*(?:Call [Tt]race|Backtrace|stack backtrace)\b|\s*<TASK>$")
 _AT = re.compile(rf".*\bat: {_ADDRESSES}(?P<function>[A-Za-z_][\w.$]*)(?:\+0x|\s|$)")
@@ -35,7 +36,8 @@ _REGISTERS = (
 _INSIDE = (
     # who and where: kernel/printk, lib/dump_stack.c, arch/*/kernel/traps.c
     r"CPU: ?\d|CPU#|PID:|Comm:|Hardware name:|Workqueue: |\s*Tainted|\s*Not tainted|Oops|Stack"
-    r"|EFLAGS|[xrsatg]\d{1,2} ?: |[px]c ?: |lr ?: |sp ?: |pstate|psr|epc|NIP|MSR|CFAR|GPR|Krnl "
+    r"|EFLAGS|[xrsatg]\d{1,2} ?: |[px]c ?: |lr ?: |sp ?: |pstate|psr|epc|Register |Process "
+    r"|Flags: |Control: |[0-9a-f]{4}: |NIP|MSR|CFAR|GPR|Krnl "
     r"|LR is at|PC is at|Last |Kernel Offset|Dumping ftrace|\s+\(ftrace|Rebooting|hex dump"
     r"|---\[|------------\[|={20,}|-{20,}|#PF|PGD|PTE|Mem abort|Data abort|swapper pg|user pg"
     r"|  (?:ESR|EC|SET|FSC|ISV|CM|EA) ?=|\[[0-9a-f]+\] \*?pgd",
@@ -54,11 +56,14 @@ _INSIDE = (
     r"|task:\S"
     r"|\S+ +[RSDTtXZI] |Task dump|pool \d|  pwq|  pending|  in-flight|workqueue \w+:|\"echo 0"
     r"|Future hung",
+    # IOMMUs and interrupts: drivers/iommu/arm/arm-smmu-v3, kernel/irq/spurious.c
+    r"arm-smmu-v3 \S+: (?:\t|event|(?:un)?priv)|handlers:|Disabling IRQ",
 )
 _BELONGS = re.compile(
     rf"\s*$|{_FRAME.pattern}|{_TRACE.pattern}|\s*</?[#\w]+>|{_REGISTERS}|{'|'.join(_INSIDE)}"
 )
 _REGISTER = re.compile(_REGISTERS)
+_WRAPPER = re.compile(r"__(?:(?:x64|ia32|arm64|riscv|s390x?|se|do)_)(?:compat_)?sys_")
 # What differs between two boots, or two builds, that say the same.
 _PASSING = re.compile(
     r"\b0x[0-9a-f]+|\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b|(?<=[\w.]):\d+\b|(?<=#)\d+"
@@ -110,6 +115,8 @@ def _function(signature: Signature, told: str | None, lines: Sequence[str]) -> s
             found = _first(_POINTER, lines)
         case Where.LOCK:
             found = _locker(lines)
+            if found and ENTRIES.match(found):
+                found = None
         case Where.ENTRY:
             found = _outermost(lines)
         case Where.CALLER:
@@ -121,8 +128,8 @@ def _function(signature: Signature, told: str | None, lines: Sequence[str]) -> s
 
 
 def _plain(function: str) -> str:
-    """Without what the compiler made of its name."""
-    return function.partition(".")[0]
+    """Without what the compiler, or an architecture's system call table, made of its name."""
+    return _WRAPPER.sub("sys_", function.partition(".")[0])
 
 
 def _first(pattern: re.Pattern[str], lines: Iterable[str]) -> str | None:

@@ -26,17 +26,29 @@ from lab.splats.signatures import (
     unnamed,
 )
 
-_DATE = r"\d{4}-\d\d-\d\dT[-+.,:\dZ]+"
-_SYSLOG = rf"(?:[A-Z][a-z]{{2}} [ \d]\d [\d:]{{8}}|{_DATE}) \S+ kernel: ?"
-_SECONDS = r"\[ *(?P<seconds>\d+\.\d+)\]"
-_STAMP = rf"{_SECONDS}|\[[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ \d]\d [\d:]{{8}} \d{{4}}\]|\[{_DATE}\]"
+_CLOCK = r"[\d:]{8}(?:[.,]\d+)?"
+_DATE = rf"\d{{4}}-\d\d-\d\d[T ]{_CLOCK}(?:Z|[-+]\d\d:?\d\d)?"
+_DAY = r"[A-Z][a-z]{2}"
+# What syslog, journalctl -o short…, and logread write before the kernel's words.
+_LOGGED = rf"(?:{_DAY} )?(?:{_DAY} [ \d]\d {_CLOCK}(?: \d{{4}})?|{_DATE}(?: [A-Z]{{3,5}})?)"
+_SYSLOG = rf"(?:{_LOGGED}|\d{{9,}}\.\d{{6}}) (?:\S+ ){{0,2}}kernel: ?"
+_KMSG = r"(?:[\w.+-]+,)?\d+,\d+,\d+,[-c+](?:,caller=(?P<kmsg>[TC]\d+))?(?:,\w+=[^;,]*)*;"
+_SINCE = r"< *\d+\.\d+>"  # dmesg -d
+_SECONDS = rf"\[ *(?P<seconds>\d+\.\d+)(?: {_SINCE})?\]"
+_STAMP = (
+    rf"{_SECONDS}|{_DATE}(?= )|\[{_DATE}\]|\[{_SINCE}\]|\[ *\+\d+\.\d{{6}}\]"
+    rf"|\[{_DAY} {_DAY} [ \d]\d {_CLOCK} \d{{4}}(?: {_SINCE})?\]|\[{_DAY}[ \d]\d [\d:]{{5}}\]"
+)
 _PREFIX = (
-    r"(?:[^\[\n]{1,80}(?=\[ *\d+\.\d{6}\]))?"  # what a program printed without an end of line
-    rf"(?P<syslog>{_SYSLOG})?(?:<\d+>)?(?:(?P<stamp>{_STAMP}) ?)?(?:\[ *(?P<caller>[TC]\d+)\] ?)?"
-    r"(?:\S+ kernel: )?(?:<\d>)?"
+    r"(?:>(?: |(?=>)|$))*"  # quoted in a mail
+    r"(?:[^\[\n]{1,80}(?=\[ *\d+\.\d{6}[] ]))?"  # what a program printed without an end of line
+    r"(?:[a-z\d]+ *:[a-z]+ *: (?=\[))?"  # dmesg -x
+    rf"(?P<syslog>{_SYSLOG})?(?:<\d+>)?(?P<stamp>(?:(?:{_STAMP})(?: +(?=\[))?){{1,2}} ?|{_KMSG})?"
+    r"(?:\[ *(?P<caller>[TC]\d+)\] ?)?(?:\S+ kernel: )?(?:<\d>)?"
 )
 _LINE = re.compile(_PREFIX)
-_STAMPED = re.compile(rf"^(?:<\d+>)?(?:{_SYSLOG}|{_STAMP})", re.MULTILINE)
+_STAMPED = re.compile(rf"^(?:<\d+>)?(?:{_SYSLOG}|{_STAMP}|{_KMSG})", re.MULTILINE)
+_COLOUR = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _CUT_HERE = "------------[ cut here ]------------"
 _RULE = re.compile(RULE)
 # A line that is not of the first second after a boot.
@@ -44,7 +56,7 @@ _LATE = re.compile(r"^(?:<\d+>)?\[ *(?!0\.)\d+\.\d+\]", re.MULTILINE)
 _ORDERLY = re.compile(r"(?:reboot|kexec(?:_core)?): |Rebooting in \d|sysrq: (?:Resett|Emergency)")
 # What makes a line worth a look while no report is open.
 _NOTABLE = re.compile(
-    unnamed(f"{_PREFIX}(?:{FIRST}|{re.escape(_CUT_HERE)}|{RULE[:-1]}|{_ORDERLY.pattern})")
+    unnamed(f"{_PREFIX}[ \\t]*(?:{FIRST}|{re.escape(_CUT_HERE)}|{RULE[:-1]}|{_ORDERLY.pattern})")
 )
 _BACKTRACE = "NMI backtrace for cpu"
 
@@ -67,7 +79,7 @@ class Splat:
     headline: str
     """Its first line that says what it is, without prefix."""
     text: str
-    """All of it, as it stood, but for lines of other callers in between."""
+    """All of it, as it stood, but for colours, and lines of other callers in between."""
     first: int
     last: int
     """Numbers of its first and last line in the log, the log's first being 1."""
@@ -141,11 +153,11 @@ class _Cut:
     def panics(self, line: _Line) -> None:
         """Its caller panics: that belongs to it."""
         self._ends, self._ended, self._nested = PANIC, False, 0
-        self.takes(line)
+        self.takes(line, surely=True)
 
     def is_over(self, kind: Kind) -> bool:
         """Whether another report that its caller begins is a new one, and no part of it."""
-        if self._ended:
+        if self._ended or self.report.signature.kind is Kind.DMA_FAULT:
             return True
         if not self.traced or self._ends == PANIC:
             return False
@@ -173,7 +185,8 @@ class _Cut:
             surely = True
             self._ended = not self._nested
             self._nested = max(0, self._nested - 1)
-        if surely or frames.belongs(line.body):
+        blank = not line.body.strip()
+        if surely or (not (blank and self._doubtful) and frames.belongs(line.body)):
             self.traced = self.traced or frames.begins_trace(line.body)
             self.report.lines += [*self._doubtful, line]
             self._doubtful.clear()
@@ -206,11 +219,13 @@ class _Reader:
         self._stall: _Cut | None = None  # that the other CPUs' backtraces belong to
         self._booted = False
         self._running = False  # a kernel that is not new has printed something
+        self._indent = ""  # by which a mail has moved the report to the right
 
     def read(self, log: str) -> list[Splat]:
         lines = log.split("\n")
         self._running = bool(_LATE.search(log, 0, max(0, log.find("Linux version "))))
-        for number, raw in enumerate(lines, 1):
+        for number, printed in enumerate(lines, 1):
+            raw = _COLOUR.sub("", printed) if "\x1b" in printed else printed
             if self._cuts or self._aftermaths or self._openings or _NOTABLE.match(raw):
                 self._read(number, raw.rstrip("\r"))
         return sorted((r.splat() for r in self._reports), key=lambda splat: splat.first)
@@ -221,7 +236,9 @@ class _Reader:
         if self._stamped and not prefix["stamp"] and not prefix["syslog"]:
             return  # a program's
         seconds = float(prefix["seconds"] or 0)
-        line = _Line(number, raw, prefix["caller"] or "", seconds, raw[prefix.end() :])
+        caller = prefix["caller"] or prefix["kmsg"] or ""
+        body = raw[prefix.end() :]
+        line = _Line(number, raw, caller, seconds, body if self._stamped else self._flush(body))
         signature = recognise(line.body)
         if signature and signature.kind is Kind.REBOOT:
             # who writes a journal ends before the kernel says that it reboots
@@ -244,6 +261,13 @@ class _Reader:
             self._cuts[line.caller] = _Cut(self._stall.report, STACK)
         else:
             self._between(line)
+
+    def _flush(self, body: str) -> str:
+        """A line of a report that a mail has indented, without that."""
+        text = body.lstrip(" \t")
+        if recognise(text) or text.startswith(_CUT_HERE) or _RULE.match(text):
+            self._indent = body[: len(body) - len(text)]
+        return body.removeprefix(self._indent)
 
     def _goes_on(self, cut: _Cut, signature: Signature | None, line: _Line) -> bool:
         """Whether the caller's open report takes the line; it is closed if not."""

@@ -3,7 +3,7 @@
 
 Each row: the kind, the first line, the title, where in the report the title's function stands, and
 how the report ends. The first lines are those of printk's callers in Linux 4.4 to 7.3, on x86, arm,
-arm64, powerpc, riscv, s390 and mips. Every row has an example in tests/unit/splats/logs.
+arm64, loongarch, mips, powerpc, riscv and s390. Every row has an example in tests/unit/splats/logs.
 """
 
 import re
@@ -20,6 +20,7 @@ class Kind(StrEnum):
     FAULT = "fault"  # what x86 calls an exception: page fault, general protection, divide error
     HARD_LOCKUP = "hard-lockup"
     HUNG_TASK = "hung-task"
+    INTERRUPT = "interrupt"  # one that nobody handles
     IOMMU = "iommu"  # an IOMMU's errors other than a blocked DMA
     KASAN = "kasan"
     KCSAN = "kcsan"
@@ -86,8 +87,11 @@ class Signature:
     more: str = ""
 
 
-_F = r"(?P<function>[A-Za-z_][\w.]*)\+0x"
+_F = (
+    r"(?P<function>(?!at )[A-Za-z_][\w.]*)(?:\+0x| [\w./-]+\.[chS]:\d)"  # or a decoded one, inlined
+)
 _ACCESS = r"(?P<access>Read|Write) (?:of size|at addr)"
+_BDF = r"(?:[\da-f]{4}:)?[\da-f]{2}:[\da-f]{2}\.\d"
 _TASK = r"\S.*:\d+"  # name and number; a name may have spaces
 
 SIGNATURES = (
@@ -129,7 +133,7 @@ SIGNATURES = (
     # Which kmalloc-rnd-NN serves a caller is drawn at each boot; a name may end with a cgroup's.
     Signature("slab", Kind.SLAB,
               r"BUG :?(?P<cache>[\w-]+?)(?:-rnd-\d+-\w+)?(?:\(\S*\))? ?\([^)]*\): "
-              r"(?P<what>[A-Za-z' -]+)",
+              r"(?P<what>[A-Za-z'_ -]+)",
               "BUG {cache}: {what}", Where.CALLER),
     Signature("slab-warning", Kind.SLAB,
               r"(?:cache_from_obj: |Slab error |slab error in )(?P<what>.+)",
@@ -246,8 +250,15 @@ SIGNATURES = (
               "unregister_netdevice: waiting for {what}", ends=LINE),
     Signature("vfs-count", Kind.BUG, r"VFS: (?P<what>Close: file count is (?:0|zero))",
               "VFS: {what}", Where.CALLER, TRACE),
+    Signature("dentry", Kind.BUG,
+              r"BUG: Dentry .*still in use \(\d+\) ?(?:\[unmount of (?P<what>\w+))?",
+              "BUG: Dentry of {what} still in use", Where.CALLER, TRACE),
     Signature("vfs-inodes", Kind.BUG, r"VFS: (?P<what>Busy inodes after unmount)", "VFS: {what}",
               ends=LINE),
+    Signature("sysfs-duplicate", Kind.BUG, r"sysfs: cannot create duplicate filename",
+              "sysfs: cannot create duplicate filename", Where.CALLER),
+    Signature("interrupt", Kind.INTERRUPT, r"irq \d+: nobody cared",
+              "irq: nobody cared", ends=r"Disabling IRQ #\d"),
     # --- stacks: arch/x86/mm/fault.c, arch/x86/kernel/unwind_frame.c, kernel/panic.c
     Signature("stack-guard", Kind.STACK, r"BUG: (?:.*)stack guard page was hit",
               "BUG: stack guard page was hit", Where.POINTER, TRACE),
@@ -265,6 +276,10 @@ SIGNATURES = (
               "bad kernel stack {what}", ends=LINE),
     Signature("stack-recursion", Kind.STACK, r"WARNING: stack recursion on stack type",
               "stack recursion", ends=LINE),
+    Signature("stack-unwind", Kind.STACK,
+              r"WARNING: (?P<what>stack going in the wrong direction|can't (?:access registers|"
+              r"dereference registers)|unknown (?:unwind hint|ORC entry) type)",
+              "{what}", ends=LINE),
     # --- faults: arch/x86/mm/fault.c, arch/x86/kernel/traps.c, dumpstack.c, and the other archs'
     Signature("double-fault", Kind.FAULT, r"(?:traps: )?PANIC: double fault",
               "PANIC: double fault", Where.POINTER, TRACE),
@@ -280,6 +295,7 @@ SIGNATURES = (
               r"BUG: Unable to handle kernel (?:data|instruction)",
               "BUG: unable to handle kernel paging request", Where.POINTER, TRACE),
     Signature("general-protection", Kind.FAULT,
+              r"(?:kasan: GPF could be caused by NULL-ptr deref or user memory access)?"
               r"(?:Oops: )?general protection fault(?:,.*?)?: [0-9a-f]{4} ",
               "general protection fault", Where.POINTER, TRACE),
     Signature("x86-fault", Kind.FAULT,
@@ -302,6 +318,7 @@ SIGNATURES = (
               Where.POINTER, TRACE),
     Signature("oops", Kind.FAULT, r"Oops(?::? .*)? ?\[#\d+\]|Oops: |Oops\[#\d+\]", "Oops",
               Where.POINTER, TRACE),
+    Signature("cfi", Kind.BUG, r"CFI failure (?:at|\()", "CFI failure", Where.POINTER, TRACE),
     Signature("kernel-bug", Kind.BUG, r"[Kk]ernel BUG at ", "kernel BUG", Where.POINTER, TRACE),
     Signature("kernel-bug-arm", Kind.BUG, r"Kernel BUG \[#\d+\]", "kernel BUG", Where.POINTER,
               TRACE),
@@ -309,14 +326,20 @@ SIGNATURES = (
               TRACE),
     # --- IOMMUs: drivers/iommu/intel/dmar.c, amd/iommu.c, arm/arm-smmu-v3, arm-smmu
     Signature("dmar-fault", Kind.DMA_FAULT,
-              r"DMAR: \[(?:DMA )?(?P<what>Read|Write)\b.*\] Request device \[(?P<device>[\w:.]+)\]",
+              r"(?:dmar: )?DMAR: ?\[(?:DMA )?(?P<what>Read|Write)\b.*\] "
+              r"Request device \[(?P<device>[\w:.]+)\]",
               "DMA {what} of {device} blocked", ends=LINE),
-    Signature("amd-fault", Kind.DMA_FAULT,
-              r".*AMD-Vi: Event logged \[IO_PAGE_FAULT (?:device=|domain=)(?P<device>[\w:.]+)",
-              "DMA of {device} blocked", ends=LINE),
-    Signature("smmu-fault", Kind.DMA_FAULT,
-              r"arm-smmu\S* \S+: (?:Unhandled context fault|event 0x10 rec|event: F_TRANSLATION)",
+    Signature("amd-fault", Kind.DMA_FAULT, r".*AMD-Vi: Event logged \[IO_PAGE_FAULT",
+              "DMA of {device} blocked", ends=LINE, more=rf"(?P<device>{_BDF})"),
+    Signature("smmu3-fault", Kind.DMA_FAULT,
+              r"arm-smmu-v3 \S+: event 0x[0-9a-f]{2} rec",
+              "DMA blocked: {device}", ends=r"arm-smmu-v3 \S+: (?:un)?priv ",
+              more=rf"client: (?P<device>{_BDF})"),
+    Signature("smmu-fault", Kind.DMA_FAULT, r"arm-smmu\S* \S+: Unhandled context fault",
               "DMA blocked", ends=LINE),
+    Signature("amd-event", Kind.IOMMU,
+              r".*AMD-Vi: (?:Event logged \[)?(?P<what>(?<=\[)[A-Z_]+|Completion-Wait loop)",
+              "AMD-Vi: {what}", ends=LINE),
     Signature("dmar-interrupt", Kind.IOMMU,
               r"DMAR: \[INTR-REMAP\] Request device \[(?P<device>[\w:.]+)\]",
               "interrupt of {device} blocked", ends=LINE),

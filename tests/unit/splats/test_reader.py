@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Reports are cut out of a log: where they begin and end, and whose lines they are."""
 
+import re
 import time
 
 import pytest
@@ -89,15 +90,40 @@ def titles(log: str) -> list[str]:
         "2026-11-22T10:00:00+0000 host kernel: [    3.141592] ",
         "[    3.141592] host kernel: ",
         "login: [    3.141592] ",
+        "[    3.141592 <    0.000012>] ",  # dmesg -d, -T -d, --time-format=delta, iso, -x, -H
+        "[Sun Nov 22 10:00:00 2026 <    0.000012>] ",
+        "[<    0.000012>] ",
+        "2026-11-22T10:00:00,123456+01:00 ",
+        "kern  :warn  : [    3.141592] ",
+        "kern  :warn  : [Sun Nov 22 10:00:00 2026] ",
+        "[Nov22 10:00] ",
+        "[  +0.000123] ",
+        "Nov 22 10:00:00.123456 host kernel: ",  # journalctl -o short-precise, -full, -unix
+        "Sun 2026-11-22 10:00:00 UTC host kernel: ",
+        "2026-11-22T10:00:00+01:00 host kernel: ",
+        "1795341600.123456 host kernel: ",
+        "Nov 22 10:00:00 host kern.warn kernel: [    3.141592] ",  # busybox, OpenWrt
+        "Sun Nov 22 10:00:00 2026 kern.warn kernel: [    3.141592] ",
+        "2026-11-22T10:00:00.123456Z [    3.141592] ",  # what a CI writes before the console's
+        "[2026-11-22 10:00:00.123] [    3.141592] ",
+        "4,1234,3141592,-;",  # /dev/kmsg, netconsole's extended format
+        "6.12.57,4,1234,3141592,-,caller=T71;",
+        "\x1b[32m[    3.141592] \x1b[0m\x1b[33m",
+        "> ",  # quoted in a mail
+        "> > [    3.141592] ",
+        ">> ",
+        "    ",
+        "> \t",
     ],
 )
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n"])
 def test_every_prefix_is_read(prefix: str, end: str) -> None:
     log = "".join(f"{prefix}{line}{end}" for line in ["before", *WARNING.splitlines(), "after"])
     (splat,) = find(log)
     assert (splat.kind, splat.title, splat.first, splat.last) == (Kind.WARNING, ATTACH, 2, 11)
     assert splat.headline == WARNING.splitlines()[1]
-    assert splat.text == "\n".join(f"{prefix}{line}" for line in WARNING.splitlines())
+    plain = re.sub(r"\x1b\[\d+m", "", prefix)
+    assert splat.text == "\n".join(f"{plain}{line}" for line in WARNING.splitlines())
 
 
 def test_what_bears_no_time_is_a_programs() -> None:
@@ -316,3 +342,77 @@ def test_a_slab_cache_has_the_name_of_every_boot(cache: str, told: str) -> None:
     assert titles(f"[    1.000000] BUG {cache} (Tainted: G    B): Poison overwritten\n") == [
         f"BUG {told}: Poison overwritten"
     ]
+
+
+def test_what_a_mail_says_after_a_report_is_none_of_it() -> None:
+    (splat,) = find(HUNG + "\nThis came with the second device.\n\nAny idea?\n\nThanks\n")
+    assert splat.last == len(HUNG.splitlines())
+
+
+def test_an_address_in_brackets_is_no_time() -> None:
+    """32-bit arm prints "[<80192868>] (f) from [<80118054>] (g+0x1/0x2)"."""
+    trace = "[<80192868>] (vfio_df_close) from [<80118054>] (vfio_device_put+0x60/0xdc)\n"
+    (splat,) = find("INFO: task agent:90 blocked for more than 122 seconds.\nBacktrace: \n" + trace)
+    assert splat.title == "INFO: task hung in vfio_df_close"
+
+
+def test_a_panic_without_an_end_belongs_to_its_fault() -> None:
+    """s390 ends an oops with the panic's line."""
+    cut = OOPS.partition("---[ end")[0] + "Kernel panic - not syncing: Fatal exception"
+    (splat,) = find(mixed(printed(cut)))
+    assert splat.is_fatal
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("pc : [<ffffffdeadbeef>] lr : [<ffffff90080ed944>] pstate: 60400145", "vfio_caller"),
+        ("epc: ffffffe000207654 ra : ffffffe000207654 sp : ffffffe00b777cd0", "vfio_caller"),
+        ("PC is at 0x0\nLR is at vfio_other+0x1/0x2", "vfio_caller"),
+        ("pc 9000000000f4a3c4 ra 9000000000f4a3b8\n  ERA: 9000000000f4a3c4 vfio_df_open+0x3c/0x1a0",
+         "vfio_df_open"),
+        ("epc : vfio_df_open+0x3c/0x1a0\n ra : vfio_other+0x20/0x1a0", "vfio_df_open"),
+        ("epc   : 8058a3c4 vfio_df_open+0x3c/0x1a0", "vfio_df_open"),
+        ("NIP [c008000000123456] vfio_df_open+0x3c/0x1a0 [vfio]", "vfio_df_open"),
+        ("RIP: 0010:vfio_df_open drivers/vfio/vfio_main.c:1 [inline]", "vfio_df_open"),
+        ("RIP: 0010:__x64_sys_mremap+0x3c/0x1a0", "sys_mremap"),
+        ("Register r0 information: slab kmalloc-512 start 84e11000\n" * 25 + "8058: 12345678",
+         "vfio_caller"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named_by_the_instruction_pointer_and_no_other(lines: str, told: str) -> None:
+    what = "nable to handle kernel NULL pointer dereference"
+    log = f"U{what} at 0\n{lines}\nCall trace:\n vfio_caller+0x1/0x2\n"
+    assert titles(log) == [f"BUG: u{what} in {told}"]
+
+
+@pytest.mark.parametrize(
+    "headline",
+    [
+        "WARNING: CPU: 1 PID: 5 at vfio/group.c:1 vfio_inner vfio/group.c:1 [inline]",
+        "BUG: KFENCE: use-after-free read in vfio_inner vfio/group.c:1 [inline]",
+    ],
+)
+def test_a_decoded_headline_names_the_inlined_function(headline: str) -> None:
+    """As scripts/decode_stacktrace.sh and syzbot print them, each with the outer one's after it."""
+    outer = headline.replace("vfio_inner", "vfio_outer+0x12/0x34").replace(" [inline]", "")
+    (splat,) = find(f"{headline}\n{outer}\nCall Trace:\n vfio_caller+0x1/0x2 x.c:1\n")
+    assert splat.title.endswith(" in vfio_inner")
+
+
+def test_two_blocked_transfers_are_two_reports() -> None:
+    one = """\
+arm-smmu-v3 arm-smmu-v3.0.auto: event 0x10 received:
+arm-smmu-v3 arm-smmu-v3.0.auto: \t0x0000000800000010
+arm-smmu-v3 arm-smmu-v3.0.auto: \t0x0000020800000000
+"""
+    assert titles(mixed(printed(one * 2))) == ["DMA blocked"] * 2
+
+
+@pytest.mark.parametrize("pointer", ["00000000f1b4b3c1", "ffff888004d3a900"])
+def test_a_dentry_in_use_has_the_title_of_every_boot(pointer: str) -> None:
+    """fs/dcache.c: umount_check()."""
+    log = (
+        f"BUG: Dentry {pointer}{{i={pointer[-3:]},n=lo}}  still in use (1) [unmount of proc proc]\n"
+    )
+    assert titles(log) == ["BUG: Dentry of proc still in use"]

@@ -14,6 +14,8 @@ from lab.splats.signatures import SIGNATURES, recognise
 LOGS = Path(__file__).parent / "logs"
 EXAMPLES = sorted(path.stem for path in LOGS.glob("*.txt"))
 VARIANTS = {
+    "amd-fault-named": "amd-fault",
+    "dmar-fault-old": "dmar-fault",
     "null-pointer-old": "null-pointer",
     "page-fault-arm64": "page-fault",
     "page-fault-powerpc": "page-fault",
