@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +70,26 @@ def _child(
             process.stdout.close()
 
 
+@contextmanager
+def _limit(process: subprocess.Popen[str], seconds: float | None) -> Iterator[threading.Event]:
+    """End it when its time is up; the event says that this has come to pass."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        _end_session(process, _GRACE)
+
+    timer = threading.Timer(seconds, end) if seconds is not None else None
+    if timer:
+        timer.start()
+    try:
+        yield late
+    finally:
+        if timer:
+            timer.cancel()
+            timer.join()
+
+
 def _end_session(process: subprocess.Popen[str], grace: float) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
@@ -97,18 +118,21 @@ def run(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
+    seconds: float | None = None,
 ) -> list[str]:
     """Run a program to its end and return the lines it printed (the last 10,000).
 
     `env` is added to this process's environment; `log` keeps everything it prints; `on_line`
     sees each line as it comes. Raises CommandError, or InfrastructureError when the program is
-    missing or the disk is full. On any exception the program and its children are ended.
+    missing, the disk is full, or it takes longer than `seconds`. On any exception the program and
+    its children are ended.
     """
     words = [str(word) for word in argv]
     lines: deque[str] = deque(maxlen=10_000)
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(log.open("a", errors="replace")) if log else None
         process = stack.enter_context(_child(words, cwd, env))
+        late = stack.enter_context(_limit(process, seconds))
         assert process.stdout is not None
         for raw in process.stdout:
             line = raw.rstrip("\n")
@@ -118,6 +142,8 @@ def run(
             if on_line:
                 on_line(line)
         status = process.wait()
+    if late.is_set():
+        raise InfrastructureError(f"`{shlex.join(words)[:200]}` took longer than {seconds:g} s")
     if status:
         if full := next((line for line in lines if _FULL.search(line)), None):
             raise disk_full(full.strip())

@@ -24,6 +24,7 @@ _EXACT = re.compile(r"(?:[RE]?IP ?:|pc ?:|PC is at|NIP|epc ?:|WARNING:|BUG:|Krnl
 _ADDRESS = re.compile(r"0x[0-9a-f]+$")
 _LINE = re.compile(r"(?P<file>\S+):(?P<line>\d+)(?: \(discriminator \d+\))?$")
 _ROOT = ("start_kernel", "init/main.c")  # in every kernel, so it tells where the tree was
+_LIMIT = 120.0  # seconds for one of the tools: 500 places all over a kernel take 10 of a CPU
 _PADDING = 64  # bytes between a function's end and the next one, which printk counts to it
 
 
@@ -150,7 +151,7 @@ def _lines(file: Path, addresses: Iterable[int]) -> dict[int, list[str]]:
                 current.append(f"{path}:{match['line']}")
 
     asked = [f"{address:#x}" for address in dict.fromkeys(addresses)]
-    for batch in _batches(asked, 2000):
+    for batch in _batches(asked, 500):
         _tool(["addr2line", "-a", "-i", "-e", str(file), *sections, *batch], note)
     return found
 
@@ -162,7 +163,7 @@ def _batches(words: list[str], size: int) -> Iterator[list[str]]:
 
 def _tool(argv: list[str], note: Callable[[str], None]) -> None:
     try:
-        run(argv, on_line=note)
+        run(argv, on_line=note, seconds=_LIMIT)
     except LabError as error:
         words = error.message.partition("\n")[0]
         raise InfrastructureError(f"no file and line: {words}", hint=error.hint) from error

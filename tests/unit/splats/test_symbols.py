@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """File and line behind each address, of a program that is laid out as a kernel's tree is."""
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from lab.errors import InfrastructureError
-from lab.splats import find
+from lab.splats import find, symbols
 from lab.splats.symbols import Symbols
 
 MAIN = """\
@@ -116,3 +118,14 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InfrastructureError, match="no file and line: nm is not installed"):
         Symbols(tmp_path / "vmlinux").decode(" f+0x1/0x2")
+
+
+def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nm").write_text("#!/bin/sh\necho 1\nsleep 60 & sleep 60\n")
+    (tmp_path / "nm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(symbols, "_LIMIT", 0.2)
+    began = time.monotonic()
+    with pytest.raises(InfrastructureError, match=r"no file and line: `nm .* longer than 0.2 s"):
+        Symbols(tmp_path / "vmlinux").decode(" f+0x1/0x2")
+    assert time.monotonic() - began < 20
