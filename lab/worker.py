@@ -209,14 +209,17 @@ class Worker:
         return tuple(self._with_lines(splat) for splat in splats)
 
     def _with_lines(self, splat: str) -> str:
-        vmlinux = self.cell.parts.kernel.vmlinux if self.cell else None
+        kernel = self.cell.parts.kernel if self.cell else None
         if not Symbols.are_wanted(splat):
             return splat
-        if not vmlinux:
+        if not kernel or not kernel.vmlinux:
             return f"{splat}\n(no file and line: this kernel came without a vmlinux)"
-        self._symbols = self._symbols or Symbols(vmlinux)
+        self._symbols = self._symbols or Symbols(kernel.vmlinux, kernel.symbols)
+        lack = ""
+        if self._symbols.lack(splat):
+            lack = "\n(no file and line of modules: this kernel's were kept without symbols)"
         try:
-            return self._symbols.decode(splat)
+            return self._symbols.decode(splat) + lack
         except LabError as error:
             return f"{splat}\n({error.message})"
 

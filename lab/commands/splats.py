@@ -93,7 +93,7 @@ def symbols_of(
         raise ConfigurationError("--kernel and --vmlinux are two ways to name one file")
     if spec:
         made = kernel.prepare(spec, Lab.find(lab_folder), Cache.of_user(), Progress())
-        vmlinux = made.vmlinux
+        vmlinux, modules = made.vmlinux, modules or made.symbols
         if not vmlinux:
             raise ConfigurationError(
                 f"{spec} has no vmlinux", hint="name the file that was built with it: --vmlinux"

@@ -53,8 +53,8 @@ class Build:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def into(self, folder: Path) -> Mapping[str, Any]:
-        """Leave bzImage, vmlinux, config, headers/, build.log, and modules.cpio where a fragment
-        asks for modules; return what was seen.
+        """Leave bzImage, vmlinux, config, headers/, build.log, and where a fragment asks for
+        modules modules.cpio and symbols/; return what was seen.
 
         Raises ConfigurationError (fragments), BuildError (the compiler), InfrastructureError.
         """
@@ -92,14 +92,19 @@ class Build:
         return any(wish.value == "m" for wish in self.wishes)
 
     def pack_modules(self, work: Path, objects: Path, release: str, folder: Path) -> None:
-        """Leave modules.cpio in `folder`, without what only a debugger reads, if there are any."""
+        """Leave modules.cpio in `folder`, if there are any, and what only a debugger reads of them
+        in symbols/."""
         if self._modular:
             root = folder / "modules"
             root.mkdir()
             make = self.make(work, objects, root)
             run([*make, f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"])
-            whole = modules.archive(root / "lib" / "modules" / release)
-            (folder / modules.ARCHIVE).write_bytes(whole)
+            installed = root / "lib" / "modules" / release
+            (folder / modules.ARCHIVE).write_bytes(modules.archive(installed))
+            symbols = folder / modules.SYMBOLS
+            symbols.mkdir()
+            for name in modules.with_symbols(installed):
+                shutil.copyfile(taken(objects, name), symbols / Path(name).name)
             shutil.rmtree(root)
 
     @contextmanager

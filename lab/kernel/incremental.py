@@ -27,6 +27,7 @@ from lab.kernel.build import (
 )
 from lab.kernel.configure import configure
 from lab.kernel.kernel import Kernel
+from lab.kernel.modules import SYMBOLS
 from lab.kernel.patched import USER_API
 from lab.kernel.prepare import Plan, kernel_of, prepare_from_source
 from lab.kernel.repository import Commit, Repository
@@ -67,7 +68,8 @@ class Base:
     def build(self, series: Series, *, symbols: bool = True) -> Kernel:
         """The base with a series on it, from the cache or built into it.
 
-        Without `symbols` no vmlinux is kept, which is many times as large as all the rest. Raises
+        Without `symbols` no vmlinux is kept, which is many times as large as all the rest, and no
+        module's. Raises
         ConfigurationError for a series that does not apply, or breaks a fragment's wish; BuildError
         that names the first patch that does not compile.
 
@@ -86,6 +88,7 @@ class Base:
                 seen = place.build(series, folder)
             if not symbols:
                 (folder / "vmlinux").unlink()
+                shutil.rmtree(folder / SYMBOLS, ignore_errors=True)
             return seen
 
         return kernel_of(f"{self.kernel.name} with {series.name}", self._made(inputs, maker))

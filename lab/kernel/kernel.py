@@ -14,7 +14,8 @@ class Kernel:
     `name` is the word that asked for it, `headers` the include folder of its user-space API,
     `release` what `uname -r` says, `build_id` the GNU build id of vmlinux, and `key` changes
     when the bits do. `provenance` says how it came to be; JSON can write it. `modules` is the
-    cpio archive of its modules, where it has any that the lab needs.
+    cpio archive of its modules, where it has any that the lab needs, and `symbols` the folder of
+    the same with what a debugger reads: one that was built before the lab kept them has none.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Kernel:
     key: str
     provenance: Mapping[str, Any]
     modules: Path | None = None
+    symbols: Path | None = None
 
     @property
     def fragments(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from lab.image import cpio
 from lab.kernel.sandbox import taken
 
 ARCHIVE = "modules.cpio"
+SYMBOLS = "symbols"  # the folder of the same with DWARF: some 1 MB each, vmlinux has 100
 LIST = "etc/vfio-lab/modules"
 _DEPENDENCIES = "modules.dep"
 _BUILT_IN = "modules.builtin"
@@ -44,6 +45,12 @@ def archive(folder: Path, wanted: Sequence[str] | None = None) -> bytes:
             ),
         ]
     )
+
+
+def with_symbols(folder: Path) -> list[str]:
+    """Where in kbuild's objects those of `folder`, as in `archive`, lie as they were linked."""
+    depends = dependencies(taken(folder, _DEPENDENCIES).read_text())
+    return [_plain(path).removeprefix("kernel/") for path in depends]
 
 
 def dependencies(text: str) -> dict[str, list[str]]:

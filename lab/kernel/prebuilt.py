@@ -40,6 +40,7 @@ def of_bzimage(name: str, bzimage: Path) -> Kernel:
         key=provenance.get("key") or provenance["sha256"][:24],
         provenance=provenance,
         modules=_first(beside / modules.ARCHIVE),
+        symbols=symbols if (symbols := beside / modules.SYMBOLS).is_dir() else None,
     )
 
 

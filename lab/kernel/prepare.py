@@ -246,6 +246,7 @@ def kernel_of(name: str, entry: Entry) -> Kernel:
         key=entry.key,
         provenance=provenance,
         modules=archive if (archive := entry.path / modules.ARCHIVE).is_file() else None,
+        symbols=symbols if (symbols := entry.path / modules.SYMBOLS).is_dir() else None,
     )
 
 

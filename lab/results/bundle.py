@@ -5,7 +5,7 @@
 |----------------|----------------------------------------------------------------------|
 | bundle.json    | the version of the lab, and size and SHA-256 of every other file     |
 | run/           | the run's folder with its series, without the keys of its guests     |
-| kernel/        | bzImage, configuration, modules, provenance, vmlinux where asked for |
+| kernel/        | bzImage, configuration, modules, provenance; vmlinux, symbols/ if asked for |
 | image/, agent/ | the initramfs, and the agent as it was compiled                      |
 | lab/           | lab.yaml, tests, recorded deviations, fragments                      |
 
@@ -166,6 +166,8 @@ def _files(run: RunFolder, replay: Replay, *, symbols: bool) -> dict[str, Path]:
         "lab/kernels/known.yaml": replay.lab / "kernels" / "known.yaml",
     }
     found = {name: path for name, path in parts.items() if path and path.is_file()}
+    if symbols and kernel.symbols:
+        found |= _tree(f"kernel/{kernel.symbols.name}", kernel.symbols)
     found |= _tree("run", run.path)
     found |= _tree("lab/tests", replay.lab / "tests")
     for suite in Lab.load(replay.lab).suites.values():

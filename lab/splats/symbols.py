@@ -47,6 +47,7 @@ class _Place:
 class _Symbol:
     address: int
     size: int
+    section: str  # of a module, where each section's addresses begin at 0; else empty
 
 
 class Symbols:
@@ -55,9 +56,11 @@ class Symbols:
     Paths are relative to the kernel's tree. What it has looked up once it remembers.
     """
 
+    modules: Path | None
+
     def __init__(self, vmlinux: Path, modules: Path | None = None) -> None:
         self._vmlinux = vmlinux
-        self._modules = modules
+        self.modules = modules
         self._tables: dict[Path, Mapping[str, list[_Symbol]]] = {}
         self._known: dict[_Place, str] = {}
         self._tree = ""
@@ -66,6 +69,10 @@ class Symbols:
     def are_wanted(text: str) -> bool:
         """Whether there is anything to decode in it."""
         return _PLACE.search(text) is not None
+
+    def lack(self, text: str) -> bool:
+        """Whether functions of modules are in it, and nothing is known of modules."""
+        return not self.modules and any(match["module"] for match in _PLACE.finditer(text))
 
     def decode(self, text: str) -> str:
         """The text with " (drivers/vfio/group.c:212)" behind each place that is known.
@@ -89,6 +96,8 @@ class Symbols:
             self._known[place] = ""
             if file := self._file(place.module):
                 wanted[file].append(place)
+        if wanted:
+            self._look_up_in(self._vmlinux, wanted.pop(self._vmlinux, []))  # says where the tree is
         for file, there in wanted.items():
             self._look_up_in(file, there)
 
@@ -96,48 +105,62 @@ class Symbols:
         if not module:
             return self._vmlinux
         names = {f"{module.replace('_', sign)}.ko" for sign in "_-"}
-        found = (path for name in sorted(names) for path in (self._modules or Path()).rglob(name))
-        return next(found, None) if self._modules else None
+        found = (path for name in sorted(names) for path in (self.modules or Path()).rglob(name))
+        return next(found, None) if self.modules else None
 
     def _look_up_in(self, file: Path, places: list[_Place]) -> None:
         table = self._table(file)
         addresses = {p: where for p in places if (where := _address(table, p)) is not None}
         root = table.get(_ROOT[0], []) if file == self._vmlinux and not self._tree else []
-        asked = [*addresses.values(), *(symbol.address for symbol in root)]
+        asked = [*addresses.values(), *((symbol.section, symbol.address) for symbol in root)]
         found = _lines(file, asked) if asked else {}
         for symbol in root:
-            path = next(iter(found.get(symbol.address, [])), "")
+            path = next(iter(found.get((symbol.section, symbol.address), [])), "")
             self._tree = path.partition(_ROOT[1])[0] if _ROOT[1] in path else ""
-        for place, address in addresses.items():
-            names = dict.fromkeys(line.removeprefix(self._tree) for line in found.get(address, []))
+        for place, where in addresses.items():
+            names = dict.fromkeys(line.removeprefix(self._tree) for line in found.get(where, []))
             self._known[place] = " ".join(names)
 
     def _table(self, file: Path) -> Mapping[str, list[_Symbol]]:
         if file not in self._tables:
             table: dict[str, list[_Symbol]] = defaultdict(list)
+            linked = file.suffix != ".ko"
 
             def note(line: str) -> None:
-                match line.split():
-                    case [address, size, kind, name] if kind in "tTwW":
-                        table[name].append(_Symbol(int(address, 16), int(size, 16)))
+                match [word.strip() for word in line.split("|")]:
+                    case [name, address, kind, _, size, _, section] if kind in "tTwW" and size:
+                        where = "" if linked else section
+                        table[name].append(_Symbol(int(address, 16), int(size, 16), where))
 
-            _tool(["nm", "-S", str(file)], note)
+            _tool(["nm", "-f", "sysv", str(file)], note)
             self._tables[file] = table
         return self._tables[file]
 
 
-def _address(table: Mapping[str, list[_Symbol]], place: _Place) -> int | None:
-    """Where it is in the file. Of functions of one name it is the one of that size, if one is."""
+def _address(table: Mapping[str, list[_Symbol]], place: _Place) -> tuple[str, int] | None:
+    """Where it is in the file: section and address. Of functions of one name it is the one of that
+    size, if one is."""
     fitting = [s for s in table.get(place.function, []) if 0 <= place.size - s.size < _PADDING]
     best = [s for s in fitting if s.size == max(each.size for each in fitting)]
     if len(best) != 1:
         return None
-    return best[0].address + place.offset - (0 if place.exact or not place.offset else 1)
+    behind = 0 if place.exact or not place.offset else 1
+    return best[0].section, best[0].address + place.offset - behind
 
 
-def _lines(file: Path, addresses: Iterable[int]) -> dict[int, list[str]]:
-    """File and line of each address, the innermost function's first."""
-    sections = [] if file.suffix != ".ko" else ["-j", ".text"]
+def _lines(file: Path, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[str]]:
+    """File and line of each section's addresses, the innermost function's first."""
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for section, address in dict.fromkeys(places):
+        wanted[section].append(address)
+    found: dict[tuple[str, int], list[str]] = {}
+    for section, addresses in wanted.items():
+        lines = _lines_in(file, ["-j", section] if section else [], addresses)
+        found.update({(section, address): lines.get(address, []) for address in addresses})
+    return found
+
+
+def _lines_in(file: Path, words: list[str], addresses: list[int]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     current: list[str] = []
 
@@ -150,9 +173,9 @@ def _lines(file: Path, addresses: Iterable[int]) -> dict[int, list[str]]:
             if not path.startswith("??"):
                 current.append(f"{path}:{match['line']}")
 
-    asked = [f"{address:#x}" for address in dict.fromkeys(addresses)]
+    asked = [f"{address:#x}" for address in addresses]
     for batch in _batches(asked, 500):
-        _tool(["addr2line", "-a", "-i", "-e", str(file), *sections, *batch], note)
+        _tool(["addr2line", "-a", "-i", "-e", str(file), *words, *batch], note)
     return found
 
 

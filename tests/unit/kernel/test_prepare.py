@@ -79,7 +79,10 @@ def test_modules_come_in_an_archive_that_only_their_kernel_has(prepared: Prepare
     kernel = prepared("ball+loose")
     assert kernel.modules
     assert b"usr/lib/modules/6.12.99/kernel/vfio.ko" in kernel.modules.read_bytes()
-    assert [file.name for file in kernel.modules.parent.iterdir() if file.is_dir()] == ["headers"]
+    assert kernel.symbols
+    assert (kernel.symbols / "vfio.ko").read_text() == "vfio with symbols\n"
+    folders = [file.name for file in kernel.modules.parent.iterdir() if file.is_dir()]
+    assert sorted(folders) == ["headers", "symbols"]
 
 
 def test_a_comment_in_a_fragment_moves_no_bit(prepared: Prepare, lab: Lab) -> None:
@@ -245,9 +248,11 @@ def test_a_bzimage_of_the_labs_own_is_known_by_what_made_it(
     assert elsewhere.provenance["sha256"].startswith(elsewhere.key)
     known = {"name": "v6.12", "key": "abc", "release": "6.12.99"}
     (tmp_path / "provenance.json").write_text(json.dumps(known))
+    (tmp_path / "symbols").mkdir()
     kernel = prepared(str(file))
     assert kernel.key == "abc"
     assert kernel.provenance == known
+    assert kernel.symbols == tmp_path / "symbols"
 
 
 def test_a_file_that_is_no_bzimage_is_refused(prepared: Prepare, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def scene(tmp_path: Path) -> Scene:
         kernel / "config": b"CONFIG_VFIO=y\n",
         kernel / "vmlinux": b"symbols",
         kernel / "modules.cpio": b"modules",
+        kernel / "symbols/vfio.ko": b"its own",
         kernel / "provenance.json": json.dumps(known).encode(),
         image / "initramfs": b"image",
         image / "provenance.json": b'{"key": "b"}',
@@ -151,6 +152,7 @@ def test_what_goes_in_comes_out(scene: Scene, tmp_path: Path, name: str) -> None
 def test_symbols_where_asked_for(scene: Scene, tmp_path: Path) -> None:
     unpack(scene.pack(symbols=True), tmp_path / "out")
     assert (tmp_path / "out/kernel/vmlinux").read_bytes() == b"symbols"
+    assert (tmp_path / "out/kernel/symbols/vfio.ko").read_bytes() == b"its own"
 
 
 @pytest.mark.parametrize("kind", [pytest.param("zst", marks=NEEDS_ZSTD), "gz"])

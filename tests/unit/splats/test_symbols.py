@@ -2,6 +2,7 @@
 """File and line behind each address, of a program that is laid out as a kernel's tree is."""
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -103,12 +104,26 @@ def test_the_title_stays_and_nothing_is_decoded_twice(vmlinux: Path) -> None:
 
 
 def test_a_modules_function_is_looked_up_in_its_module(vmlinux: Path, tmp_path: Path) -> None:
-    (tmp_path / "vfio-pci.c").write_text("int probe(int x)\n{\n\treturn x;\n}\n")
-    subprocess.run(["gcc", "-g", "-c", "-o", "vfio-pci.ko", "vfio-pci.c"], cwd=tmp_path, check=True)
-    size = size_of(tmp_path / "vfio-pci.ko", "probe")[0]
-    place = f" probe+0x1/{size:#x} [vfio_pci]"
-    assert Symbols(vmlinux, tmp_path).decode(place).endswith("vfio-pci.c:2)")
-    assert Symbols(vmlinux).decode(place) == place
+    """Each of its sections begins at 0: the address alone says nothing."""
+    starts = '__attribute__((section(".init.text"))) '
+    text = f"int probe(int x)\n{{\n\treturn x;\n}}\n{starts}int start(void)\n{{\n\treturn 1;\n}}\n"
+    tree = vmlinux.parent
+    (tree / "drivers" / "vfio-pci.c").write_text(text)
+    made = ["gcc", "-g", "-c", "-o", str(tmp_path / "vfio-pci.ko"), "drivers/vfio-pci.c"]
+    subprocess.run(made, cwd=tree, check=True)
+    sizes = {name: size_of(tmp_path / "vfio-pci.ko", name)[0] for name in ("probe", "start")}
+    text = "".join(f" {name}+0x1/{size:#x} [vfio_pci]\n" for name, size in sizes.items())
+    known, unknown = Symbols(vmlinux, tmp_path), Symbols(vmlinux)
+    assert re.findall(r"\((.*)\)", known.decode(text)) == [
+        "drivers/vfio-pci.c:2",
+        "drivers/vfio-pci.c:6",
+    ]
+    assert unknown.decode(text) == text
+    assert (known.lack(text), unknown.lack(text), unknown.lack(" f+0x1/0x2")) == (
+        False,
+        True,
+        False,
+    )
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
