@@ -86,6 +86,8 @@ class Watch:
         hopeless = worst.verdict in (Verdict.GUEST_LOST, Verdict.LAB_ERROR)
         if testbed and self._announced and not hopeless:
             worst = self._afterwards(testbed, self._announced, worst)
+        if worst.verdict is Verdict.GUEST_LOST and self._announced:
+            worst = self._with_what_came_first(worst, self._announced)
         if testbed and worst.verdict.is_trouble:
             self._ring = _ring(testbed, worst)
         if testbed and (worst.verdict.is_trouble or (self._announced and self._announced.spoke)):
@@ -182,6 +184,16 @@ class Watch:
         if self._testbed and not self._testbed.guest.alive:
             return self._testbed.guest.why_lost("during the test")
         return None
+
+    def _with_what_came_first(self, worst: Judgement, announced: Announced) -> Judgement:
+        """What a guest dies of is often what came of an earlier report: that one tells more."""
+        if not self._testbed or self._testbed.guest.alive:
+            return worst
+        found, _ = announced.unexplained()
+        texts = tuple(splat.text for splat in found)
+        words = [f"the kernel reported: {s.title}" for s in found if s.title not in worst.message]
+        others = tuple(text for text in worst.splats if text not in texts)
+        return replace(worst, message="; ".join([*words, worst.message]), splats=texts + others)
 
     def _afterwards(self, testbed: Testbed, announced: Announced, so_far: Judgement) -> Judgement:
         """What the test did not see itself: what it has not announced, and what it left behind."""

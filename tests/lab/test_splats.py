@@ -93,8 +93,14 @@ def test_never_came(expected):
     with expected.splat("general protection fault"):
         pass
 
+def test_dies_of_it(process, expected):
+    with expected.splat("WARNING in plant_warning"):
+        plant(process, WARNING)
+    plant(process, KASAN, HUNG)
+    process.write_text("/proc/sysrq-trigger", "c")
+
 def test_fresh_guest(testbed):
-    assert testbed.number == 4
+    assert testbed.number == 5
 """
 
 
@@ -111,6 +117,7 @@ def test_what_is_announced_is_expected_and_only_that(small_lab: "SmallLab") -> N
         "test_guest_without_taint": "kept",
         "test_not_announced": "broken",
         "test_never_came": "broken",
+        "test_dies_of_it": "guest-lost",
         "test_fresh_guest": "kept",
     }
     not_announced = outcome.tests["test_not_announced"]
@@ -130,3 +137,10 @@ def test_what_is_announced_is_expected_and_only_that(small_lab: "SmallLab") -> N
     )
     consoles = [path.read_text() for path in outcome.folder.glob("guests/*/console.log")]
     assert any("DMAR: [DMA Write" in console for console in consoles)
+    dies = outcome.tests["test_dies_of_it"]
+    assert dies["message"].startswith(
+        "the kernel reported: KASAN: slab-use-after-free Read in plant_kasan; during the test: "
+        "the kernel panicked: INFO: task hung in plant_wait"
+    )
+    assert ["plant_kasan" in text for text in dies["splats"]] == [True, False]
+    assert "Kernel panic" in dies["splats"][1]
