@@ -19,10 +19,11 @@ import pytest
 
 from lab import room
 from lab.errors import ConfigurationError, LabError
-from lab.plugin.items import SUITE
+from lab.plugin.items import SUITE, id_of, mode_of, own_machine, program_of, rule_of
 from lab.plugin.options import LAB, SESSION, lab_of
 from lab.plugin.sessions import Role, look_ahead, session_of, start
 from lab.results.record import TestRecord, Written
+from lab.results.verdict import Verdict
 from lab.tally import Tally
 from lab.worker import Orders, Worker
 
@@ -60,9 +61,10 @@ def pytest_xdist_node_collection_finished(node: Any) -> None:
     config: pytest.Config = node.config
     if SESSION in config.stash or not lab_of(config):
         return
-    suites = json.loads(_suites_file(node.workerinput).read_text())
-    if not suites:
+    collected = _collected(node.workerinput)
+    if not collected:
         return
+    suites = dict.fromkeys(test.suite for test in collected.values())
     if not start(config, suites, guests=False):
         _write(config, _NO_ORDERS)
         pytest.exit("there is nothing to test", returncode=2)
@@ -93,8 +95,10 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
     node = getattr(report, "node", None)
-    if node and (run := session_of(node.config)):
-        run.add_trouble(LabError(f"{crashitem}: its worker died"))
+    if not node or not (run := session_of(node.config)):
+        return
+    if test := _collected(node.workerinput).get(crashitem):
+        run.add(replace(test, message=f"worker {node.gateway.id} died while it ran this test"))
 
 
 def _tally(said: str) -> Tally:
@@ -106,10 +110,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         desk.cleanup()
 
 
-def _suites_file(given: Mapping[str, Any]) -> Path:
-    """In which a worker names the suites of what it has collected: the ids of tests that lie
-    outside of pytest's root do not tell where."""
-    return Path(given[_KEY]) / f"suites-{given['workerid']}"
+def _collected_file(given: Mapping[str, Any]) -> Path:
+    """In which a worker says what it has collected, of which pytest-xdist tells the ids alone: each
+    test's record as it is when the worker does not live to tell more."""
+    return Path(given[_KEY]) / f"collected-{given['workerid']}"
+
+
+def _collected(given: Mapping[str, Any]) -> dict[str, TestRecord]:
+    said = json.loads(_collected_file(given).read_text())
+    return {node_id: TestRecord.from_json(test) for node_id, test in said.items()}
 
 
 def _write(config: pytest.Config, orders: bytes) -> None:
@@ -126,9 +135,23 @@ def _write(config: pytest.Config, orders: bytes) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if Role.of(config).worker:
-        suites = dict.fromkeys(i.stash[SUITE] for i in session.items if SUITE in i.stash)
+        ours = [item for item in session.items if SUITE in item.stash]
         given: dict[str, Any] = config.workerinput  # type: ignore[attr-defined]
-        _suites_file(given).write_text(json.dumps(list(suites)))
+        said = {item.nodeid: _unfinished(item).to_json() for item in ours}
+        _collected_file(given).write_text(json.dumps(said))
+
+
+def _unfinished(item: pytest.Item) -> TestRecord:
+    return TestRecord(
+        id=id_of(item),
+        suite=item.stash[SUITE],
+        verdict=Verdict.LAB_ERROR,
+        duration=0.0,
+        rule=rule_of(item),
+        mode=mode_of(item),
+        machine=own_machine(item.config, item),
+        program=program_of(item),
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -206,11 +206,14 @@ def test_is_ended(process, number, request):
 
 
 def test_a_worker_that_dies_takes_its_guest_along(small_lab: "SmallLab") -> None:
-    """Its test is named, the others run in a new one, and the run does not look clean."""
+    """Its test has a record, the others run in a new one, and the run does not look clean."""
     small_lab.suite(_HEAD + _DEADLY)
     outcome = small_lab.pytest("-n", "2")
     assert outcome.status == 2
-    assert "test_is_ended[1]: its worker died" in outcome.troubles
+    died = outcome.tests["test_is_ended[1]"]
+    assert died["verdict"] == "lab-error"
+    assert died["message"].endswith(" died while it ran this test")
+    assert died["suite"] == "first"
     kept = {name for name, verdict in outcome.verdicts.items() if verdict == "kept"}
     assert kept == {f"test_is_ended[{n}]" for n in (0, 2, 3, 4, 5)}
 
