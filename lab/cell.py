@@ -8,7 +8,7 @@ stays in the run's folder.
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +187,8 @@ def machine_of(lab: Lab, choice: Choice) -> str:
 class Cell:
     """Its parts are made in `__init__` unless they are given; guests live inside the `with`.
 
-    `worker` is the name of the one of several processes that the guests belong to.
+    `worker` is the name of the one of several processes that the guests belong to. `unused` is
+    called, on another thread, with each guest that nobody has asked for, before it ends.
     """
 
     def __init__(
@@ -200,6 +201,7 @@ class Cell:
         *,
         parts: Parts | None = None,
         worker: str = "",
+        unused: Callable[[Testbed], None] = lambda _: None,
     ) -> None:
         self.lab = lab
         self.cache = cache
@@ -215,7 +217,7 @@ class Cell:
         self._loop = Loop()
         memory = AcceleratorMemory(cache, self.parts.qemu)
         self._hypervisor = Hypervisor(self.parts.qemu, memory, self._loop)
-        self._pool = Pool(self._boot, Testbed.close)
+        self._pool = Pool(self._boot, Testbed.close, unused)
         self._testbed: Testbed | None = None
         self._worker = worker
         self._booted = 0

@@ -9,7 +9,7 @@ nothing. A guest that is ready beforehand costs no waiting either.
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -18,13 +18,17 @@ class Pool(Generic[T]):
     """Things that take seconds to start and a moment to end, such as guests; by a name, such as
     that of their machine.
 
-    `start` and `end` are called on threads of the pool's own. At most one thing is on its way or
-    stands ready: what is `expected`. What was taken is the taker's, who gives it back to be ended.
+    `start`, `unused` and `end` are called on threads of the pool's own. At most one thing is on its
+    way or stands ready: what is `expected`. What was taken is the taker's, who gives it back to be
+    ended; `unused` has a last look at what nobody took.
     """
 
-    def __init__(self, start: Callable[[str], T], end: Callable[[T], None]) -> None:
+    def __init__(
+        self, start: Callable[[str], T], end: Callable[[T], None], unused: Callable[[T], None]
+    ) -> None:
         self._start = start
         self._end = end
+        self._unused = unused
         self._threads = ThreadPoolExecutor(3, "guests")  # one boots, another takes its place, ends
         self._name: str | None = None
         self._coming: Future[T] | None = None
@@ -68,7 +72,12 @@ class Pool(Generic[T]):
 
         Returns why things could not be ended, or had failed to start when nobody asked for them.
         """
-        unasked = [self._coming] if self._coming and self._coming.done() else []
+        unasked: list[Future[Any]] = []
+        if self._coming and self._coming.done():
+            unasked.append(self._coming)
+            if not self._coming.exception():  # it stands ready: `hurry` would end it unseen
+                unasked.append(self._threads.submit(self._unused, self._coming.result()))
+                wait(unasked)
         self._hurried = True
         hurry()
         self.expect(None)
@@ -80,5 +89,10 @@ class Pool(Generic[T]):
     def _drop(self, coming: Future[T]) -> None:
         """End what nobody wants any more, once it has started. Raises why it did not start."""
         wait([coming])
-        if not (coming.exception() and self._hurried):
+        if coming.exception() and self._hurried:
+            return
+        try:
+            if not self._hurried:
+                self._unused(coming.result())
+        finally:
             self._end(coming.result())

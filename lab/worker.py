@@ -101,6 +101,7 @@ class Worker:
             self.folder,
             parts=parts,
             worker=self.name,
+            unused=self.leave_unused,
         ).__enter__()
 
     def end(self) -> None:
@@ -132,13 +133,17 @@ class Worker:
             self._hear(testbed, "while it booted")
         return testbed
 
-    def _leave(self, testbed: Testbed) -> None:
+    def leave_unused(self, testbed: Testbed) -> None:
+        """It booted ahead, and no test has asked for it."""
+        self._leave(testbed, "while it booted and waited")
+
+    def _leave(self, testbed: Testbed, when: str = "after its last test") -> None:
         """No test will use it any more. One that is lost by now is lost to no test."""
         if testbed.guest.alive:
-            self._hear(testbed, "after its last test")
+            self._hear(testbed, when)
         else:
             guest = testbed.guest
-            self.tally.note(guest.why_lost(f"guest {guest.folder.name}: after its last test"))
+            self.tally.note(guest.why_lost(f"guest {guest.folder.name}: {when}"))
 
     def _hear(self, testbed: Testbed, when: str) -> None:
         """What the kernel reported while no test ran is the run's; so is DMA that was blocked."""

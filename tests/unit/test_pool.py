@@ -28,7 +28,8 @@ class Shop:
         self.may_end = threading.Event()
         self.may_end.set()
         self.fails = ""
-        self.pool = Pool(self._start, self._end)
+        self.unused: list[str] = []
+        self.pool = Pool(self._start, self._end, self._look)
 
     def _start(self, name: str) -> Thing:
         assert self.may_start.wait(_LONG)
@@ -36,6 +37,10 @@ class Shop:
             raise OSError(self.fails)
         self.made.append(Thing(name))
         return self.made[-1]
+
+    def _look(self, thing: Thing) -> None:
+        assert not thing.ended.is_set()
+        self.unused.append(thing.name)
 
     def _end(self, thing: Thing) -> None:
         assert self.may_end.wait(_LONG)
@@ -93,6 +98,25 @@ def test_what_was_not_expected_starts_then(shop: Shop) -> None:
     assert shop.pool.take("b").name == "b"
     shop.pool.close(lambda: None)
     assert all(thing.ended.is_set() is (thing.name == "a") for thing in shop.made)
+
+
+def test_what_nobody_took_is_looked_at_before_it_ends(shop: Shop) -> None:
+    shop.pool.take("a")
+    shop.pool.expect("b")
+    shop.pool.expect("c")  # that is who stands ready at the end
+    until(lambda: shop.names() == ["a", "b", "c"] or shop.names() == ["a", "c", "b"])
+    until(lambda: shop.pool._coming and shop.pool._coming.done())  # noqa: SLF001
+    until(lambda: shop.unused == ["b"])
+    assert shop.pool.close(lambda: shop.unused.append("hurry")) == []
+    assert shop.unused == ["b", "c", "hurry"]
+
+
+def test_a_start_that_the_close_overtook_is_not_looked_at(shop: Shop) -> None:
+    shop.may_start.clear()
+    shop.pool.expect("a")
+    assert shop.pool.close(shop.may_start.set) == []
+    assert shop.made[0].ended.is_set()
+    assert shop.unused == []
 
 
 def test_nobody_waits_for_an_end(shop: Shop) -> None:
@@ -153,6 +177,6 @@ def test_an_end_that_fails_is_told() -> None:
     def break_down(thing: Thing) -> None:
         raise OSError(f"{thing.name} does not end")
 
-    pool = Pool(Thing, break_down)
+    pool = Pool(Thing, break_down, lambda _: None)
     pool.give_back(pool.take("a"))
     assert [str(each) for each in pool.close(lambda: None)] == ["a does not end"]

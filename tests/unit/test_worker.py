@@ -222,3 +222,15 @@ def test_dma_that_is_blocked_while_no_test_runs_is_the_runs(worker: Worker, cell
     (trouble,) = worker.tally.trouble
     assert trouble.message == "guest 001: after its last test the IOMMU blocked DMA: 1"
     assert (trouble.verdict, trouble.evidence) == (Verdict.BROKEN, ("guests/001/qemu.log",))
+
+
+def test_what_a_guest_that_nobody_used_said_is_the_runs(worker: Worker, cell: Cell) -> None:
+    quiet, loud, lost = (worker.testbed() for cell.current in (None, None, None))
+    loud.guest.console.content = _WARNING  # type: ignore[attr-defined]
+    lost.guest.alive = False  # type: ignore[misc]
+    for testbed in (quiet, loud, lost):
+        worker.leave_unused(testbed)
+    assert [trouble.message for trouble in worker.tally.trouble] == [
+        "guest 002: while it booted and waited the kernel reported: WARNING in plant",
+        "guest 003: while it booted and waited: QEMU ended",
+    ]
