@@ -2,6 +2,7 @@
 """One test under watch: what it raised, what the kernel said meanwhile, what it left behind."""
 
 import re
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -78,14 +79,34 @@ class Watch:
         return max(judgements, key=lambda each: each.verdict.severity)
 
     def end(self) -> Judgement:
-        """Its verdict. The guest is thrown away unless it is as it was."""
+        """Its verdict. The guest is thrown away unless it is as it was.
+
+        A look that fails, whatever it raises, is this test's lab-error: the run goes on.
+        """
+        try:
+            return self._end()
+        except Exception as error:
+            self.found_afterwards = True
+            self._session.discard_guest()
+            self.detail = "\n\n".join(filter(None, (self.detail, traceback.format_exc())))
+            worst = self.so_far
+            words = [worst.message, f"the look after the test: {type(error).__name__}: {error}"]
+            message = "; ".join(filter(None, words))
+            return Judgement(Verdict.LAB_ERROR, message, worst.splats)
+
+    def _end(self) -> Judgement:
         worst = self.so_far
         testbed = self._testbed
         if testbed:
             self._calls = testbed.trace.take()  # the look at what is left is not the test's
-        hopeless = worst.verdict in (Verdict.GUEST_LOST, Verdict.LAB_ERROR)
-        if testbed and self._announced and not hopeless:
-            worst = self._afterwards(testbed, self._announced, worst)
+        if testbed and self._announced and worst.verdict is not Verdict.GUEST_LOST:
+            found = self._afterwards(testbed, self._announced, worst)
+            if worst.verdict is Verdict.LAB_ERROR:
+                # whose fault it is stays; what is wrong with the guest may be why
+                message = "; ".join(dict.fromkeys(filter(None, (worst.message, found.message))))
+                found = replace(worst, message=message, splats=worst.splats + found.splats)
+                self.found_afterwards = False  # pytest has counted it
+            worst = found
         if worst.verdict is Verdict.GUEST_LOST and self._announced:
             worst = self._with_what_came_first(worst, self._announced)
         if testbed and worst.verdict.is_trouble:
