@@ -21,7 +21,7 @@ from lab.agent import install
 from lab.agent.process import Process
 from lab.agent.trace import Recording, Trace
 from lab.cache import Cache
-from lab.condition import Condition, Leaks, Object
+from lab.condition import NAME, Condition, Leaks, Object
 from lab.config import DeviceModel, Lab, Machine
 from lab.deadline import Deadline
 from lab.errors import GuestLost
@@ -126,7 +126,7 @@ class Testbed:
     @property
     def detectors(self) -> tuple[str, ...]:
         """What is asked what a test has left behind: a kernel may lack what others have."""
-        return (*self.unused.detectors, *(["kmemleak"] if self.leaks.there else []))
+        return (*self.unused.detectors, *([NAME] if self.leaks.there else []))
 
     def close(self) -> None:
         """End the guest."""

@@ -24,6 +24,7 @@ _SOMETIMES = ("output.log", "hang.log", "vmcore")  # of programs, of a guest tha
 _MOST = 1 << 20  # bytes of the console in a test's own folder
 _KILLED = re.compile(r"Out of memory: Killed process .*")  # mm/oom_kill.c: __oom_kill_process()
 _PATIENCE = 10.0  # seconds for the kernel's log
+_OF_REPORTS = ("taint", "lockdep")  # what a report that was announced does to the kernel
 _LOOKING = 60.0  # seconds for what the test has left behind
 _ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 
@@ -225,7 +226,7 @@ class Watch:
         try:
             with limit(_LOOKING * testbed.stretch, "it"):
                 found, faults = announced.unexplained()
-                left = testbed.leftovers(excused=("taint",) if announced.spoke else ())
+                left = testbed.leftovers(excused=_OF_REPORTS if announced.spoke else ())
                 ends = self._last or bool(left) or so_far.verdict.is_trouble or announced.spoke
                 leaked = testbed.leaked(self._test, last=ends)
         except (LabError, Overrun) as error:

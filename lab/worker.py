@@ -169,6 +169,9 @@ class Worker:
         tally.repeats[guest.folder.name] = guest.repeats
         tally.machines[testbed.machine_name] = testbed.machine.model_dump(mode="json")
         tally.detectors[testbed.machine_name] = testbed.detectors
+        for why in testbed.unused.off.values():
+            words = f"guest {guest.folder.name}: when it had booted {why}"
+            tally.trouble.append(Trouble(words, Verdict.BROKEN))
         tally.accelerator = tally.accelerator or guest.accelerator.value
         for what, seconds in guest.seconds.items():
             tally.first_seconds.setdefault(what, seconds)

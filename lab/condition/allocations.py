@@ -46,4 +46,6 @@ def _both(counts: str | None) -> list[str]:
     return (counts or "0 0").split()
 
 
-ALLOCATIONS = Detector("allocations", _allocations, _tell, MEANWHILE)
+ALLOCATIONS = Detector(
+    "allocations", _allocations, _tell, MEANWHILE, needs="CONFIG_MEM_ALLOC_PROFILING"
+)

@@ -12,7 +12,8 @@ from lab.condition.allocations import ALLOCATIONS
 from lab.condition.asking import Question, ask, together
 from lab.condition.detector import Detector, Seen
 from lab.condition.functions import DRIVERS, GROUPS
-from lab.condition.kernel import MODULES, SETTINGS_OF_TESTS, TAINT
+from lab.condition.kernel import LOCKDEP, MODULES, SETTINGS_OF_TESTS, TAINT
+from lab.condition.leaks import NAME, NEEDS
 from lab.condition.memory import MEMORY
 from lab.condition.nodes import NODES, OWNERS
 from lab.condition.processes import OWN_FILES, PROCESSES
@@ -31,9 +32,16 @@ DETECTORS: Sequence[Detector] = (
     MEMORY,
     MODULES,
     TAINT,
+    LOCKDEP,
     SETTINGS_OF_TESTS,
     ALLOCATIONS,
 )
+
+
+def needs() -> dict[str, str]:
+    """Each detector's name, and the kernel's option without which it sees nothing; the empty string
+    where any kernel will do."""
+    return {**{detector.name: detector.needs for detector in DETECTORS}, NAME: NEEDS}
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,13 @@ class Condition:
     @property
     def detectors(self) -> tuple[str, ...]:
         """Who looks at this guest, by name: its kernel or machine may lack what others look at."""
-        return tuple(self.seen)
+        return tuple(name for name in self.seen if name not in self.off)
+
+    @property
+    def off(self) -> dict[str, str]:
+        """Who could look at this guest, but was hindered from the start; by name, why."""
+        seen = ((each, self.seen[each.name]) for each in DETECTORS if each.name in self.seen)
+        return {each.name: why for each, things in seen if (why := each.off(things))}
 
     def leftovers(
         self, hands: Process, *, stretch: float = 1.0, excused: Collection[str] = ()

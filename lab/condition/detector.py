@@ -20,10 +20,14 @@ class Detector:
     time. Its answer is None where this kernel or machine has nothing of the kind. `tell` says of a
     thing what has become of it, from how it was and how it is, None where it is not there; the
     empty string when that is nobody's fault. `patience` is how many seconds it may take until
-    things are as before without anything being wrong.
+    things are as before without anything being wrong. `needs` is the kernel's option without which
+    it sees nothing. `off` says of a guest that is new what keeps it from ever seeing anything, the
+    empty string where nothing does.
     """
 
     name: str
     look: Callable[[Seen | None], Question[Seen | None]]
     tell: Callable[[str, str | None, str | None], str]
     patience: float = 0.0
+    needs: str = ""
+    off: Callable[[Seen], str] = lambda _: ""

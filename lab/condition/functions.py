@@ -62,4 +62,4 @@ def _tell_group(function: str, before: str | None, now: str | None) -> str:
 
 
 DRIVERS = Detector("PCI functions and their drivers", _drivers, _tell_driver)
-GROUPS = Detector("IOMMU groups", _groups, _tell_group)
+GROUPS = Detector("IOMMU groups", _groups, _tell_group, needs="CONFIG_IOMMU_SUPPORT")

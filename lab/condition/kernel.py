@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kernel itself: its modules, its taint, and what a test sets in it."""
+"""The kernel itself: its modules, its taint, its lockdep, and what a test sets in it."""
+
+import re
 
 from lab.condition.asking import Question, stream, text, texts
 from lab.condition.detector import MEANWHILE, Detector, Seen
+from lab.errors import InfrastructureError
 
 _TAINT = "taint"
 # Documentation/admin-guide/tainted-kernels.rst. Where the log has a letter in the good case, too
@@ -30,6 +33,9 @@ _TAINTS = {
     19: "J (a function made to mutate by fwctl)",
 }
 _ASKED_FOR = 1 << 6  # by VFIO's noiommu mode: whoever uses it, asked for it (NOIO-1)
+
+_LOCKDEP_STATS = "/proc/lockdep_stats"  # kernel/locking/lockdep_proc.c: lockdep_stats_show()
+_DEBUG_LOCKS = re.compile(r"^ *debug_locks: +(\d+)$", re.MULTILINE)
 
 _FAULTS = ("failslab", "fail_page_alloc", "fail_iommufd")
 _PARAMETERS = {
@@ -87,6 +93,26 @@ def _tell_taint(name: str, before: str | None, now: str | None) -> str:
     return f"the kernel is tainted: {', '.join(words)}" if words else ""
 
 
+def _lockdep(known: Seen | None) -> Question[Seen | None]:
+    del known
+    stats = yield from stream(_LOCKDEP_STATS, 2048)
+    if stats is None:
+        return None
+    if not (found := _DEBUG_LOCKS.search(stats)):
+        raise InfrastructureError(f"{_LOCKDEP_STATS} does not tell whether lockdep is on")
+    return {"debug_locks": found[1]}
+
+
+def _tell_lockdep(name: str, before: str | None, now: str | None) -> str:
+    del name, before
+    # It ends with its first report, with a taint that it does not trust, and with a full table.
+    return "lockdep is off: it sees nothing any more" if now == "0" else ""
+
+
+def _lockdep_is_off(seen: Seen) -> str:
+    return _tell_lockdep("", None, seen["debug_locks"])
+
+
 def _settings(known: Seen | None) -> Question[Seen | None]:
     del known
     found = yield from texts(SETTINGS, 32)
@@ -97,6 +123,9 @@ def _tell_setting(path: str, before: str | None, now: str | None) -> str:
     return f"{path} is {now or 'gone'}, not {before or 'away'}"
 
 
-MODULES = Detector("modules", _modules, _tell_module, MEANWHILE)
+MODULES = Detector("modules", _modules, _tell_module, MEANWHILE, needs="CONFIG_MODULES")
 TAINT = Detector("taint", _taint, _tell_taint)
+LOCKDEP = Detector(
+    "lockdep", _lockdep, _tell_lockdep, needs="CONFIG_PROVE_LOCKING", off=_lockdep_is_off
+)
 SETTINGS_OF_TESTS = Detector("settings", _settings, _tell_setting)

@@ -22,6 +22,8 @@ from lab.condition.asking import ask, exists
 from lab.errors import InfrastructureError
 from lab.splats import find
 
+NAME = "kmemleak"
+NEEDS = "CONFIG_DEBUG_KMEMLEAK"
 EVERY = 100  # tests
 _FILE = "/sys/kernel/debug/kmemleak"
 _YOUNG = 5.2  # seconds, and a bit

@@ -66,4 +66,4 @@ def _tell_owner(path: str, before: str | None, now: str | None) -> str:
 
 
 NODES = Detector("nodes under /dev", _nodes, _tell_node)
-OWNERS = Detector("owners of groups", _owners, _tell_owner, MEANWHILE)
+OWNERS = Detector("owners of groups", _owners, _tell_owner, MEANWHILE, needs="CONFIG_VFIO_GROUP")

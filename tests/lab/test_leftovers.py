@@ -347,6 +347,7 @@ def test_every_detector_that_this_kernel_has_ran(guest: Guest) -> None:
 
 MODULES = "v6.12+modules"
 LOSES = "v6.12+kmemleak+alloc-profiling"
+LOCKS = "v6.12+kasan+lockdep+ubsan"
 MUTANT = ROOT / "kernels" / "mutants" / "own7-leak-ctx.mbox"
 SUITE = """
 from errno import EINVAL
@@ -391,6 +392,36 @@ def test_a_module_that_is_held_is_named(new_cell: Callable[..., Cell]) -> None:
             re.fullmatch(f"module {name} is held [0-9]+ times, not [0-9]+", each) for each in left
         )
     assert testbed.leftovers() == []
+
+
+_TURNS_IT_OFF = """
+LIES = "sed 's/debug_locks: .*/debug_locks: 0/' $STATS >/lie && mount --bind /lie $STATS"
+
+def test_finds_it_on(testbed):
+    assert "lockdep" in testbed.detectors
+
+def test_turns_it_off(guest):
+    done = guest.ssh.run("sh", "-c", f"STATS=/proc/lockdep_stats; {LIES}")
+    assert done.status == 0, done.output
+
+def test_is_not_blamed(testbed):
+    assert testbed.number == 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)  # a kernel may be built
+def test_a_lockdep_that_is_off_is_named_and_its_guest_replaced(small_lab: "SmallLab") -> None:
+    """Nothing that user space may do turns it off without a report: what it says is replaced."""
+    small_lab.suite(_TURNS_IT_OFF)
+    outcome = small_lab.start_pytest("--kernel", LOCKS).outcome(timeout=4 * 3600.0)
+    assert outcome.verdicts == {
+        "test_finds_it_on": "kept",
+        "test_turns_it_off": "broken",
+        "test_is_not_blamed": "kept",
+    }
+    left = outcome.tests["test_turns_it_off"]["message"]
+    assert left == "left behind: lockdep is off: it sees nothing any more"
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ class Cell:
     folder: RunFolder
     said_at_boot: str = ""
     fails: int = 0
+    off: dict[str, str] = field(default_factory=dict)
     expected: list[str | None] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
     current: Any = None
@@ -90,6 +91,7 @@ class Cell:
                 machine_name=name,
                 machine=Machine(),
                 detectors=(),
+                unused=SimpleNamespace(off=self.off),
             )
         return self.current
 
@@ -234,3 +236,12 @@ def test_what_a_guest_that_nobody_used_said_is_the_runs(worker: Worker, cell: Ce
         "guest 002: while it booted and waited the kernel reported: WARNING in plant",
         "guest 003: while it booted and waited: QEMU ended",
     ]
+
+
+def test_a_detector_that_is_off_when_a_guest_is_new_is_the_runs(worker: Worker, cell: Cell) -> None:
+    cell.off = {"lockdep": "lockdep is off"}
+    worker.testbed()
+    worker.testbed()
+    (trouble,) = worker.tally.trouble
+    assert trouble.message == "guest 001: when it had booted lockdep is off"
+    assert trouble.verdict is Verdict.BROKEN

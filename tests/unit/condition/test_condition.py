@@ -2,17 +2,19 @@
 """How a guest is compared with how it was; what detectors say. No guest answers here."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import pytest
 
 from lab.agent.errors import RemoteError
 from lab.agent.process import Process
-from lab.condition import Condition, condition
+from lab.condition import Condition, condition, kernel, needs
 from lab.condition.allocations import ALLOCATIONS, sites
-from lab.condition.asking import Question
+from lab.condition.asking import Question, ask
 from lab.condition.detector import Detector, Seen
-from lab.condition.kernel import MODULES, TAINT
+from lab.condition.kernel import LOCKDEP, MODULES, TAINT
 from lab.condition.processes import PROCESSES
 from lab.errors import InfrastructureError
 from lab.vfio.device import Device
@@ -86,6 +88,55 @@ def test_a_detector_that_saw_and_does_not_is_an_error(see: See, first: Seen) -> 
         before.leftovers(NOBODY)
 
 
+@pytest.mark.parametrize("first", [{"a": "off"}, {"a": "on"}])
+def test_a_detector_that_was_off_from_the_start_is_none(
+    monkeypatch: pytest.MonkeyPatch, first: Seen
+) -> None:
+    def off(seen: Seen) -> str:
+        return "it is off" if seen["a"] == "off" else ""
+
+    detector = replace(Scripted(first).detector, off=off)
+    monkeypatch.setattr(condition, "DETECTORS", (detector,))
+    before = Condition.of(NOBODY, {})
+    assert before.off == ({"things": "it is off"} if first == {"a": "off"} else {})
+    assert before.detectors == (() if before.off else ("things",))
+    assert before.leftovers(NOBODY) == []
+
+
+@pytest.mark.parametrize(
+    ("stats", "seen"),
+    [
+        (" lock-classes:        587 [max: 8192]\n debug_locks:          1\n\n", "1"),
+        (" lock-classes:        587 [max: 8192]\n debug_locks:          0\n", "0"),
+        (None, None),
+    ],
+)
+def test_what_lockdep_says_of_itself(
+    monkeypatch: pytest.MonkeyPatch, stats: str | None, seen: str | None
+) -> None:
+    """kernel/locking/lockdep_proc.c: lockdep_stats_show()."""
+    monkeypatch.setattr(kernel, "stream", partial(_answer, stats))
+    assert ask(NOBODY, LOCKDEP.look(None)) == ({"debug_locks": seen} if seen else None)
+
+
+def test_a_lockdep_that_does_not_say_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "stream", partial(_answer, " lock-classes: 587\n"))
+    with pytest.raises(InfrastructureError, match="does not tell whether lockdep is on"):
+        ask(NOBODY, LOCKDEP.look(None))
+
+
+def _answer(answer: str | None, *_: object) -> Question[str | None]:
+    yield from ()
+    return answer
+
+
+def test_every_detector_says_what_it_needs() -> None:
+    found = needs()
+    assert found["processes"] == ""
+    assert found["lockdep"] == "CONFIG_PROVE_LOCKING"
+    assert found["kmemleak"] == "CONFIG_DEBUG_KMEMLEAK"
+
+
 def test_a_detector_that_is_refused_is_an_error(see: See) -> None:
     before = see({}, RemoteError(13, "openat /proc/modules"))
     with pytest.raises(InfrastructureError, match=r"the look at things: .*modules.*EACCES"):
@@ -99,6 +150,7 @@ def test_a_detector_that_is_refused_is_an_error(see: See) -> None:
         (TAINT, ("taint", "512", "640"), "the kernel is tainted: D (an oops or a BUG)"),
         (TAINT, ("taint", "0", "64"), ""),
         (TAINT, ("taint", "0", str(1 << 40)), "the kernel is tainted: bit 40"),
+        (LOCKDEP, ("debug_locks", "1", "0"), "lockdep is off: it sees nothing any more"),
         (MODULES, ("vfio", "2", "3"), "module vfio is held 3 times, not 2"),
         (MODULES, ("vfio", "2", None), "module vfio has been unloaded"),
         (MODULES, ("vfio", None, "0"), "module vfio has been loaded"),
