@@ -11,7 +11,7 @@ from lab.config import Device, DeviceModel, Machine
 from lab.errors import ConfigurationError, InfrastructureError
 from lab.guest.accel import Accelerator
 from lab.guest.keys import ARCHIVE, PRIVATE
-from lab.guest.qemu import Qemu
+from lab.guest.qemu import SANDBOX, Qemu
 
 X2APIC = (9, 0)  # the first QEMU whose TCG has it
 INITRAMFS = "initramfs"  # in the guest's folder, where QEMU is started
@@ -103,6 +103,8 @@ def arguments(boot: Boot, qemu: Qemu, accelerator: Accelerator) -> list[str]:
         "-nodefaults",
         "-display", "none",
         "-no-reboot",
+        # Whose own devices need a program started (a tap's script) says otherwise.
+        *(["-sandbox", SANDBOX] if not qemu.unconfined and "-sandbox" not in boot.extra else []),
         *accelerator.options,
         "-m", machine.memory,
         "-smp", str(machine.cpus),

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The installed QEMU: its version, its devices, and what it calls the properties of an IOMMU."""
 
+import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +14,22 @@ from lab.errors import InfrastructureError
 
 BINARY = "qemu-system-x86_64"
 OLDEST = (7, 2)  # Debian 12's; older ones were never tried
+# No old system call, no other user, no program, no other priority: what breaks out of a guest finds
+# itself in a process that can do little.
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
 @dataclass(frozen=True)
 class Qemu:
-    """One QEMU binary and what it can do."""
+    """One QEMU binary and what it can do. `unconfined` is why it cannot filter its own system calls
+    here, the empty string where it can."""
 
     path: Path
     version: tuple[int, ...]
     description: str
     devices: frozenset[str]
     iommu_properties: frozenset[str]
+    unconfined: str = ""
 
     def iommu_property(self, *names: str) -> str | None:
         """The first of `names` that this QEMU's intel-iommu has: they change between versions."""
@@ -62,8 +69,29 @@ def find(given: Path | None, cache: Cache) -> Qemu:
             hint=f"expected QEMU {'.'.join(map(str, OLDEST))} or later (8.0 for igb)",
         )
     return Qemu(
-        path, version, known["description"], frozenset(known["devices"]), frozenset(known["iommu"])
+        path,
+        version,
+        known["description"],
+        frozenset(known["devices"]),
+        frozenset(known["iommu"]),
+        _unconfined(path, identity, cache),
     )
+
+
+def _unconfined(path: Path, identity: Mapping[str, object], cache: Cache) -> str:
+    """One may be built without seccomp, and a host's kernel without it, too: it is tried."""
+    inputs = {**identity, "host": platform.release(), "sandbox": SANDBOX}
+    known = cache.recall("qemu-sandbox", inputs)
+    if known is None:
+        try:
+            _ask(path, "-sandbox", SANDBOX, "-machine", "none", "-device", "help")
+        except InfrastructureError as error:
+            known = {"obstacle": error.message.rpartition("does not run: ")[2]}
+        else:
+            known = {"obstacle": ""}
+        cache.remember("qemu-sandbox", inputs, known)
+    obstacle: str = known["obstacle"]
+    return obstacle
 
 
 def _version(description: str) -> tuple[int, ...]:

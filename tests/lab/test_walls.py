@@ -9,7 +9,9 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,9 @@ import pytest
 from lab.cache import Cache
 from lab.cell import Cell, Choice, Testbed
 from lab.config import Lab
+from lab.deadline import Deadline
+from lab.errors import LabError
+from lab.guest import Qemu, find_qemu
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.testing import lacking
@@ -27,6 +32,8 @@ _LAB, _OPEN = "10.0.2", "10.9.0"
 _HOST, _DNS = 2, 3  # their last numbers in a user network of QEMU's
 _MAC = "52:54:00:0e:0e:0e"  # of the card on the open network
 _NOBODY = 65534
+_SOON = 30.0  # seconds
+_MOMENT = 0.5  # seconds in which `touch` is done
 _ROOT = Path(__file__).parents[2]
 _ATTACHED = (
     *("-netdev", f"user,id=open,net={_OPEN}.0/24,restrict=off"),
@@ -49,6 +56,11 @@ def guest(choice: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )
         assert up.status == 0, up.output
         yield testbed
+
+
+@pytest.fixture
+def qemu(choice: Choice) -> Qemu:
+    return find_qemu(choice.qemu, Cache.of_user())
 
 
 def _says(testbed: Testbed, script: str) -> str:
@@ -145,6 +157,67 @@ def test_another_user_cannot_read_its_keys(guest: Testbed) -> None:
 def test_each_guest_has_keys_of_its_own(guest: Testbed, testbed: Testbed) -> None:
     keys = {(each.guest.folder / "id_ed25519").read_bytes() for each in (guest, testbed)}
     assert len(keys) == 2
+
+
+# From QEMU itself
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_its_system_calls_are_filtered(
+    guest: Testbed, qemus: Callable[[Path], list[int]], qemu: Qemu
+) -> None:
+    if qemu.unconfined:
+        raise lacking(f"a QEMU that filters its system calls: {qemu.unconfined}")
+    (pid,) = qemus(guest.guest.folder)
+    assert (_status(pid)["Seccomp"], _status(pid)["NoNewPrivs"]) == ("2", "1")
+    assert _status(os.getpid())["Seccomp"] == "0"  # not its parent's
+
+
+def test_what_the_lab_asks_of_it_goes_through_the_filter(guest: Testbed) -> None:
+    """A dump of memory, a device that goes and one that comes; see also
+    tests/contract/test_unplug.py and tests/lab/test_crash.py."""
+    monitor, folder = guest.guest.monitor, guest.guest.folder
+    monitor.execute("device_del", {"id": "edu1"})
+    assert monitor.wait_for("DEVICE_DELETED", "edu1", Deadline.after(_SOON))
+    monitor.execute("device_add", {"driver": "edu", "id": "late", "bus": "port0"})
+    monitor.execute("dump-guest-memory", {"paging": False, "protocol": "file:dump"}, timeout=_SOON)
+    assert (folder / "dump").stat().st_size > 1 << 20
+    (folder / "dump").unlink()
+    assert guest.guest.ssh.run("true").status == 0
+
+
+def test_it_starts_no_program(
+    testbed: Testbed, wait_until: Callable[..., bool], qemu: Qemu, tmp_path: Path
+) -> None:
+    """What `migrate exec:` does in a QEMU whose filter is off fails in this one, or ends it."""
+    if qemu.unconfined:
+        raise lacking(f"a QEMU that filters its system calls: {qemu.unconfined}")
+    started = tmp_path / "started"
+    monitor = testbed.guest.monitor
+    with suppress(LabError):
+        monitor.execute("migrate", {"uri": f"exec:touch {started}"})
+
+    def is_over() -> bool:
+        if not testbed.guest.alive:
+            return True
+        return monitor.execute("query-migrate").get("status") in (None, "failed", "completed")
+
+    assert wait_until(is_over, _SOON)
+    time.sleep(_MOMENT)
+    assert not started.exists()
+
+
+def test_where_it_is_told_to_it_starts_one(
+    new_cell: Callable[..., Cell], wait_until: Callable[..., bool], tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    testbed = new_cell(qemu_arguments=("-sandbox", "off")).testbed()
+    testbed.guest.monitor.execute("migrate", {"uri": f"exec:touch {started}"})
+    assert wait_until(started.exists, _SOON)
 
 
 # From inside

@@ -157,6 +157,15 @@ def test_the_labs_own_card_moves_no_device_and_reaches_no_network(qemu: Qemu) ->
     assert values(words, "-netdev") == ["user,id=lab,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
 
 
+def test_qemu_filters_its_own_system_calls_where_it_can(qemu: Qemu) -> None:
+    (confined,) = values(argv(order(), qemu), "-sandbox")
+    assert confined.startswith("on,")
+    assert "spawn=deny" in confined
+    assert "-sandbox" not in argv(order(), replace(qemu, unconfined="built without"))
+    asked = replace(order(), extra=("-sandbox", "off"))
+    assert values(argv(asked, qemu), "-sandbox") == ["off"]
+
+
 def test_the_users_words_come_last(qemu: Qemu) -> None:
     boot = replace(order(), extra=("-m", "2G"))
     assert argv(boot, qemu)[-2:] == ["-m", "2G"]

@@ -67,6 +67,21 @@ def test_a_qemu_says_what_it_can_do(qemu: Script, cache: Cache) -> None:
     assert found.description == DEBIAN
     assert found.devices == {"e1000", "igb", "edu"}
     assert found.iommu_properties == {"intremap", "x-scalable-mode"}
+    assert found.unconfined == ""
+
+
+def test_one_without_seccomp_says_so_and_is_tried_again_by_another_host(
+    qemu: Script, cache: Cache, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = qemu(DEBIAN)
+    refused = "echo \"qemu: There is no option group 'sandbox'\" >&2; exit 1"
+    path.write_text(path.read_text() + f"case $1 in -sandbox) {refused} ;; esac\n")
+    for _ in range(2):
+        assert find_qemu(path, cache).unconfined == "qemu: There is no option group 'sandbox'"
+    assert log.read_text().count("-sandbox") == 1
+    monkeypatch.setattr("platform.release", lambda: "another")
+    find_qemu(path, cache)
+    assert log.read_text().count("-sandbox") == 2
 
 
 def test_the_first_property_that_it_has_is_taken(qemu: Script, cache: Cache) -> None:
