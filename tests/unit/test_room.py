@@ -44,6 +44,29 @@ def test_a_containers_cached_files_can_be_had_back(cgroup: Path) -> None:
     assert room.available() == 33 << 20
 
 
+@pytest.mark.parametrize(("limit", "left"), [(48 << 20, 33 << 20), (0x7FFFFFFFFFFFF000, None)])
+def test_a_container_of_version_1_has_the_same(cgroup: Path, limit: int, left: int | None) -> None:
+    """mm/memcontrol-v1.c: memcg1_stat_format(); no limit is PAGE_COUNTER_MAX pages."""
+    place = cgroup / "memory"
+    place.mkdir()
+    (place / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (place / "memory.usage_in_bytes").write_text(f"{47 << 20}\n")
+    stat = f"active_file 1\ntotal_active_file {2 << 20}\ntotal_inactive_file {30 << 20}\n"
+    (place / "memory.stat").write_text(stat)
+    assert room.available() == left if left else room.available() > 64 << 20
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(-1, 64), (250000, 2), (50000, 1)])
+def test_a_container_of_version_1_has_the_processors_of_its_time(
+    cgroup: Path, monkeypatch: pytest.MonkeyPatch, quota: int, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    (cgroup / "cpu").mkdir()
+    (cgroup / "cpu/cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (cgroup / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert room.processors() == expected
+
+
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [("max 100000", 64), ("250000 100000", 2), ("50000 100000", 1), ("6500000 100000", 64)],
