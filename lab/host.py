@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lab import bootstrap, image, kernel, room
 from lab.cache import Cache
+from lab.condition import needs
 from lab.config import DebSource, GitSource, Kernel, Lab, Machine, PackageSource
 from lab.debian import KEYRING, Archive
 from lab.errors import ConfigurationError, LabError
@@ -80,6 +81,7 @@ def findings(lab: Lab, given_qemu: Path | None, cache: Cache) -> Iterator[Findin
     yield _cpus()
     yield from kernels.values()
     yield from images.values()
+    yield _detectors()
 
 
 def _packages(lab: Lab, ready: Ready) -> Iterator[Finding]:
@@ -167,8 +169,20 @@ def _qemu(lab: Lab, given: Path | None, cache: Cache) -> Iterator[Finding]:
         yield Finding("QEMU", Mark.MISSING, error.message, cost, mend)
         return
     yield Finding("QEMU", Mark.OK, f"{qemu.description}, {qemu.path}")
+    yield _confinement(qemu)
     yield from _devices(lab, qemu)
     yield _kvm(qemu, cache)
+
+
+def _confinement(qemu: Qemu) -> Finding:
+    name = "QEMU sandbox"
+    if not qemu.unconfined:
+        return Finding(name, Mark.OK, "its system calls are filtered: it starts no program")
+    cost = "a guest that breaks out of QEMU can start programs of yours"
+    mend = "take a QEMU that is built with seccomp (Debian's is), on a kernel with CONFIG_SECCOMP"
+    return Finding(
+        name, Mark.COSTS, f"its system calls are not filtered: {qemu.unconfined}", cost, mend
+    )
 
 
 def _devices(lab: Lab, qemu: Qemu) -> Iterator[Finding]:
@@ -280,7 +294,7 @@ def _memory(lab: Lab) -> Finding:
 
 def _cpus() -> Finding:
     """The name is what a skipped race says that it needs."""
-    count = len(os.sched_getaffinity(0))
+    count = room.processors()
     if count >= 2:
         return Finding("two processors", Mark.OK, f"{count} CPUs; builds use all of them")
     cost = "races seldom meet: their tests may be skipped"
@@ -311,6 +325,14 @@ def _kernel(lab: Lab, name: str, cache: Cache) -> Finding:
     found = f"{state.source} is not built yet" if state.source else "is not fetched yet"
     cost = "the first run builds it: about 10 minutes of two CPUs"
     return Finding(title, Mark.COSTS, found, cost, f"vfio-lab run --kernel {name}")
+
+
+def _detectors() -> Finding:
+    """Which of them a kernel has is told by `detectors` in a run's results.json."""
+    options = needs()
+    always = ", ".join(name for name, option in options.items() if not option)
+    others = [f"{name}: {option}" for name, option in options.items() if option]
+    return Finding("detectors", Mark.OK, "\n".join([f"in every kernel {always}", *others]))
 
 
 def _images(lab: Lab, cache: Cache) -> dict[str, Finding]:

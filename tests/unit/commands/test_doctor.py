@@ -150,11 +150,15 @@ def test_a_host_with_everything_is_well(machine: Host, examined: Callable[[], An
     assert status == 0
     assert {name for name, finding in found.items() if finding["mark"] != "ok"} == set()
     assert found["QEMU"]["found"].startswith("QEMU emulator version 10.0.2, ")
+    assert found["QEMU sandbox"]["found"].startswith("its system calls are filtered")
     assert found["gcc"]["found"] == "gcc 12.2.0"
     assert found["scalable mode"]["found"] == "intel-iommu has x-scalable-mode"
     assert found["Debian mirror"]["found"].startswith("http://mirror.test/debian, checked with ")
     assert found["kernel v6.12"]["found"] == "6.12.57, built"
     assert found["image minimal"]["found"] == "made, 6.3 MB"
+    detectors = found["detectors"]["found"].splitlines()
+    assert detectors[0].startswith("in every kernel processes, ")
+    assert "lockdep: CONFIG_PROVE_LOCKING" in detectors
 
 
 def test_a_capability_that_costs_says_what_and_how_to_mend_it(
@@ -167,6 +171,17 @@ def test_a_capability_that_costs_says_what_and_how_to_mend_it(
     assert igb["mark"] == "costs"
     assert igb["cost"] == "rules about SR-IOV and MSI-X cannot be tested"
     assert "newer QEMU" in igb["mend"]
+
+
+def test_a_qemu_without_seccomp_costs_something(machine: Host, examined: Callable[[], Any]) -> None:
+    qemu = machine.programs / "qemu-system-x86_64"
+    refuse = "case $1 in -sandbox) echo 'no such option' >&2; exit 1 ;; esac\n"
+    qemu.write_text(qemu.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{refuse}"))
+    status, found = examined()
+    assert status == 0
+    confined = found["QEMU sandbox"]
+    assert confined["mark"] == "costs"
+    assert confined["found"] == "its system calls are not filtered: no such option"
 
 
 def test_no_qemu_is_missing_with_its_package(machine: Host, examined: Callable[[], Any]) -> None:
