@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.cell import Testbed
 from lab.guest import DmarFault
 from lab.splats import Kind, Splat, find
+from lab.testbed import Testbed
 from lab.vfio.device import Device
 
 _SHOWN = 3  # faults that are told one by one

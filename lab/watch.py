@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from lab.agent.trace import Recording
-from lab.cell import Testbed
 from lab.deadline import Overrun, limit
 from lab.errors import GuestLost, LabError
 from lab.expected import Announced, told
@@ -17,6 +16,7 @@ from lab.results.evidence import keep
 from lab.results.judge import Judgement, judge
 from lab.results.record import TestRecord
 from lab.results.verdict import Verdict
+from lab.testbed import Testbed
 from lab.vfio.trace import readable
 from lab.worker import Worker
 

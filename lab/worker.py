@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab import deviations, room
 from lab.cache import Cache
-from lab.cell import Cell, Choice, Parts, Testbed, machine_of
+from lab.cell import Cell, Choice, Parts, machine_of
 from lab.config import Lab
 from lab.contract import Mode
 from lab.deviations import Deviation
@@ -21,6 +21,7 @@ from lab.results.verdict import Verdict
 from lab.splats import Kind, find
 from lab.splats.symbols import Symbols
 from lab.tally import Tally
+from lab.testbed import Testbed
 
 FEW = 10  # tests: for fewer a guest that boots ahead costs more than it saves
 

@@ -20,6 +20,7 @@ from lab.cli.options import (
     QemuArgs,
     QemuPath,
     SeriesFile,
+    choice_of,
 )
 
 # ruff: noqa: PLC0415  (see `lab.cli.app`)
@@ -39,17 +40,17 @@ def shell(
     boot_timeout: BootTimeout = 120.0,
 ) -> None:
     """Boot a guest and give a Python prompt with the agent at hand, or a shell in it."""
-    from lab.cell import Choice, series_of
     from lab.commands.shell import open_shell
     from lab.config import Lab
 
-    choice = Choice(
+    choice = choice_of(
         kernel=kernel,
-        series=series_of(series_file, patches),
+        series_file=series_file,
+        patches=patches,
         machine=machine,
         image=image,
         qemu=qemu,
-        qemu_arguments=tuple(qemu_arg or ()),
+        qemu_arg=qemu_arg,
         boot_timeout=boot_timeout,
     )
     sys.exit(open_shell(Lab.find(lab_folder), choice, sh=sh))
@@ -91,18 +92,18 @@ def execute_(
     Exit status: 0 it succeeded; 1 it failed, by its exit status or a test of its KTAP, it did not
     end in time, or the kernel complained; 2 it does not compile, or the lab failed.
     """
-    from lab.cell import Choice, series_of
     from lab.commands.execute import Order, execute
     from lab.config import Lab, known
     from lab.contract import Mode
 
-    choice = Choice(
+    choice = choice_of(
         kernel=kernel,
-        series=series_of(series_file, patches),
+        series_file=series_file,
+        patches=patches,
         machine=machine,
         image=image,
         qemu=qemu,
-        qemu_arguments=tuple(qemu_arg or ()),
+        qemu_arg=qemu_arg,
         boot_timeout=boot_timeout,
     )
     order = Order(

@@ -2,9 +2,12 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lab.cell import Choice
 
 LabFolder = Annotated[
     Path | None, typer.Option("--lab", metavar="DIR", help="The lab's folder.", envvar="VFIO_LAB")
@@ -55,3 +58,34 @@ Keyword = Annotated[
     str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
 ]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the folder of it is made.")]
+
+
+def choice_of(
+    *,
+    kernel: str | None,
+    series_file: str | None,
+    patches: int | None,
+    machine: str | None,
+    image: str | None,
+    qemu: Path | None,
+    qemu_arg: list[str] | None,
+    boot_timeout: float,
+    no_vmcore: bool = False,
+    update: bool = False,
+    seed: int | None = None,
+) -> "Choice":
+    """What the options of these names say together. Raises as `series_of` does."""
+    from lab.cell import SEED, Choice, series_of  # noqa: PLC0415  (see `lab.cli.app`)
+
+    return Choice(
+        kernel=kernel,
+        series=series_of(series_file, patches),
+        machine=machine,
+        image=image,
+        qemu=qemu,
+        qemu_arguments=tuple(qemu_arg or ()),
+        boot_timeout=boot_timeout,
+        vmcore=not no_vmcore,
+        update=update,
+        seed=SEED if seed is None else seed,
+    )

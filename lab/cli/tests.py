@@ -28,6 +28,7 @@ from lab.cli.options import (
     Tests,
     TestTimeout,
     Update,
+    choice_of,
 )
 from lab.errors import ConfigurationError
 
@@ -84,22 +85,22 @@ def run(
     Exit status: 0 nothing is broken; 1 the kernel broke a rule or crashed; 2 the lab, its
     configuration or the infrastructure failed.
     """
-    from lab.cell import SEED, Choice, series_of
     from lab.commands.runner import Selection, run_suites
     from lab.config import Lab
 
     lab = Lab.find(lab_folder)
-    choice = Choice(
+    choice = choice_of(
         kernel=kernel,
-        series=series_of(series_file, patches),
+        series_file=series_file,
+        patches=patches,
         machine=machine,
         image=image,
         qemu=qemu,
-        qemu_arguments=tuple(qemu_arg or ()),
+        qemu_arg=qemu_arg,
         boot_timeout=boot_timeout,
-        vmcore=not no_vmcore,
+        no_vmcore=no_vmcore,
         update=update,
-        seed=SEED if seed is None else seed,
+        seed=seed,
     )
     selection = Selection(
         suites=tuple(suite or lab.run.suites),

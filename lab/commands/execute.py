@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.cell import Choice, Testbed
+from lab.cell import Choice
 from lab.config import Lab, known
 from lab.contract import Mode
 from lab.deadline import Deadline
@@ -27,6 +27,7 @@ from lab.results.terminal import report
 from lab.results.verdict import Verdict
 from lab.session import Session
 from lab.splats import Kind, find
+from lab.testbed import Testbed
 
 SUITE = "exec"
 

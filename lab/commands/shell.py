@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.cache import Cache
-from lab.cell import Cell, Choice, Testbed
+from lab.cell import Cell, Choice
 from lab.config import Lab
 from lab.contract import Mode
 from lab.guest.ssh import Channel
 from lab.progress import Progress
 from lab.results.folder import RunFolder
+from lab.testbed import Testbed
 from lab.vfio import uapi
 from lab.vfio.edu import edu_of
 from lab.vfio.files import Container, Iommufd

@@ -8,13 +8,13 @@ from random import Random
 import pytest
 
 from lab.agent.process import Process
-from lab.cell import Testbed
 from lab.config import Machine
 from lab.contract import Mode
 from lab.errors import LabError
 from lab.guest import Guest
 from lab.plugin.items import machine_for, mode_of
 from lab.plugin.options import SESSION
+from lab.testbed import Testbed
 from lab.vfio.device import Device
 
 

@@ -5,7 +5,6 @@ from collections.abc import Generator
 
 import pytest
 
-from lab.cell import Testbed
 from lab.expected import Announced
 from lab.plugin.items import SUITE, id_of, mode_of, own_machine, program_of, rule_of
 from lab.plugin.options import SESSION
@@ -14,6 +13,7 @@ from lab.plugin.workers import attach
 from lab.results.judge import excused
 from lab.results.record import TestRecord
 from lab.results.verdict import Verdict
+from lab.testbed import Testbed
 from lab.text import printable
 from lab.watch import Watch
 from lab.worker import Worker

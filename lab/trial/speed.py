@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cache import Cache
-from lab.cell import Cell, Choice, Testbed
+from lab.cell import Cell, Choice
 from lab.config import Lab
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
@@ -24,6 +24,7 @@ from lab.programs import run as running
 from lab.programs.run import TimedOut
 from lab.progress import Progress
 from lab.results.folder import RunFolder
+from lab.testbed import Testbed
 from lab.vfio.device import VFIO_PCI
 
 BOOT = "boot"

@@ -24,11 +24,12 @@ import yaml
 
 from lab import kernel
 from lab.cache import Cache
-from lab.cell import Cell, Choice, Testbed
+from lab.cell import Cell, Choice
 from lab.config import Lab
 from lab.plugin.options import choice_of
 from lab.progress import Progress
 from lab.results.folder import RunFolder
+from lab.testbed import Testbed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab.cell import Testbed
+from lab.testbed import Testbed
 
 SPIN = bytes.fromhex("ebfe")  # jmp .
 SPIN_DEAF = bytes.fromhex("faebfe")  # cli; jmp .

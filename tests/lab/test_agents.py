@@ -16,7 +16,7 @@ from lab.agent import install
 from lab.agent.errors import AgentDied
 from lab.agent.syscalls import Syscall
 from lab.cache import Cache
-from lab.cell import Testbed
+from lab.testbed import Testbed
 
 _AGENTS = 1000
 _AT_ONCE = 8

@@ -14,7 +14,7 @@ import pytest
 
 import lab.guest.guest
 from lab.cache import Cache
-from lab.cell import Cell, Choice, Testbed
+from lab.cell import Cell, Choice
 from lab.deadline import Deadline
 from lab.errors import GuestLost
 from lab.guest import (
@@ -32,6 +32,7 @@ from lab.guest.accel import kvm_obstacle
 from lab.guest.guest import READY
 from lab.guest.launch import Running, launch
 from lab.splats import find
+from lab.testbed import Testbed
 
 _SAID, _UNSAID = "Linux version ", "nobody says this"
 

@@ -15,7 +15,8 @@ from lab.agent.errors import AgentDied, AgentTimeout, RemoteError
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Program
 from lab.agent.syscalls import Syscall
-from lab.cell import Cell, Testbed
+from lab.cell import Cell
+from lab.testbed import Testbed
 from lab.vfio.files import Iommufd
 
 Wait = Callable[[Callable[[], object], float], bool]

@@ -15,8 +15,9 @@ from lab.agent.errors import AgentDied, AgentTimeout
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Program
 from lab.agent.syscalls import Syscall
-from lab.cell import Cell, Testbed
+from lab.cell import Cell
 from lab.guest import hang
+from lab.testbed import Testbed
 from tests.lab.gdbstub import SPIN, SPIN_DEAF, plant
 
 _TIMES, _PAUSE, _GETPRIORITY, _SCHED_SETSCHEDULER = 100, 34, 140, 144  # system calls

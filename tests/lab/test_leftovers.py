@@ -18,11 +18,12 @@ import pytest
 from lab.agent.calls import AT_FDCWD, path_bytes
 from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
-from lab.cell import Cell, Testbed
+from lab.cell import Cell
 from lab.condition import Condition
 from lab.condition.detector import MEANWHILE
 from lab.condition.kernel import SETTINGS
 from lab.errors import InfrastructureError
+from lab.testbed import Testbed
 from lab.testing import lacking
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.files import Container, Iommufd

@@ -19,13 +19,14 @@ import paramiko
 import pytest
 
 from lab.cache import Cache
-from lab.cell import Cell, Choice, Testbed
+from lab.cell import Cell, Choice
 from lab.config import Lab
 from lab.deadline import Deadline
 from lab.errors import LabError
 from lab.guest import Qemu, find_qemu
 from lab.progress import Progress
 from lab.results.folder import RunFolder
+from lab.testbed import Testbed
 from lab.testing import lacking
 
 _LAB, _OPEN = "10.0.2", "10.9.0"

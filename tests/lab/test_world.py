@@ -19,11 +19,12 @@ from lab import image
 from lab.agent.syscalls import Syscall
 from lab.bench.guests import Holdings
 from lab.cache import Cache
-from lab.cell import Cell, Choice, Testbed
+from lab.cell import Cell, Choice
 from lab.config import Lab
 from lab.deadline import Deadline
 from lab.guest import AcceleratorMemory, Boot, Guest, Hypervisor, Loop, boot, find_qemu
 from lab.progress import Progress
+from lab.testbed import Testbed
 from lab.testing import lacking
 
 if TYPE_CHECKING:
