@@ -191,6 +191,10 @@ class Cell:
             self._pool.give_back(self._testbed)
             self._testbed = None
 
+    def cut(self) -> None:
+        """End all guests at once, from any thread: who waits for one is told, and none boots."""
+        self._loop.end_children()
+
     @property
     def current(self) -> Testbed | None:
         """The guest that is in use, dead or alive."""

@@ -26,7 +26,6 @@ _KILLED = re.compile(r"Out of memory: Killed process .*")  # mm/oom_kill.c: __oo
 _PATIENCE = 10.0  # seconds for the kernel's log
 _OF_REPORTS = ("taint", "lockdep")  # what a report that was announced does to the kernel
 _LOOKING = 60.0  # seconds for what the test has left behind
-_ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 
 
 class Watch:
@@ -69,7 +68,7 @@ class Watch:
         error = call.excinfo.value
         lost = self._lost()
         if isinstance(error, LabError | Overrun) and self._testbed and not lost:
-            lost = self._silent(self._testbed)
+            lost = self._testbed.guest.silent("during the test")
         self._judgements.append(self._explained(judge(error, lost)))
         self.detail = "\n\n".join(filter(None, (self.detail, report.longreprtext)))
 
@@ -181,18 +180,6 @@ class Watch:
             self._console_start = current.guest.heard
             self._announced = Announced(current)
         return self._testbed
-
-    def _silent(self, testbed: Testbed) -> GuestLost | None:
-        """A call that never returned, or a channel that broke: does the guest still answer?"""
-        guest = testbed.guest
-        try:
-            guest.ssh.run("true", timeout=_ANSWER)
-            if not guest.clock_goes():
-                return GuestLost("during the test: the guest answers, but its clock stands")
-        except GuestLost as silent:
-            return guest.why_lost(f"during the test: {silent.message}")
-        stuck = guest.stuck_interrupt()
-        return GuestLost(f"during the test: {stuck}") if stuck else None
 
     def _explained(self, judgement: Judgement) -> Judgement:
         """An agent that died says not why; the guest's kernel does, where it had no memory left."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 READY = "vfio-lab: ready"  # what the image's init prints once its SSH server listens
 TIMER_LOST = "Possible timer handling issue on cpu="  # what RCU makes of it, after 21 s
 _ASKING = 5.0  # seconds
+_ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 _LOOKS, _BETWEEN = 3, 0.1  # at its clock, and seconds
 
 
@@ -129,6 +130,20 @@ class Guest:
         if not self._finding:
             self._finding = self._inquest.find_out(connected=self.ssh.alive)
         return self._finding.error(last_act)
+
+    def silent(self, when: str) -> GuestLost | None:
+        """The error for a guest that does not answer, or whose clock stands; None where it lives.
+
+        Who waited for it in vain asks, `when` that was being the first words of the error.
+        """
+        try:
+            self.ssh.run("true", timeout=_ANSWER)
+            if not self.clock_goes():
+                return GuestLost(f"{when}: the guest answers, but its clock stands")
+        except GuestLost as silent:
+            return self.why_lost(f"{when}: {silent.message}")
+        stuck = self.stuck_interrupt()
+        return GuestLost(f"{when}: {stuck}") if stuck else None
 
     def clock_goes(self) -> bool:
         """Whether its clock moves on: without one no sleep ends there. Raises GuestLost."""

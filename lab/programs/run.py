@@ -3,9 +3,11 @@
 
 import shlex
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.agent.process import Process
 from lab.contract import Mode
@@ -15,9 +17,13 @@ from lab.guest import Guest
 from lab.programs import ktap
 from lab.vfio.device import CDEVS, Device
 
+if TYPE_CHECKING:
+    from lab.guest.ssh import Channel  # paramiko is loaded while the guest boots
+
 PLACE = "/run/programs"  # in the guest
 OUTPUT = "output.log"  # in the guest's folder: all that its programs printed
 SKIP = 4  # kselftest.h: KSFT_SKIP
+_LOOK = 0.5  # seconds between two questions whether it is enough
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,10 @@ class TimedOut(Exception):
         self.output = output
 
 
+class Enough(Exception):
+    """Whoever started a program has seen what it was to show; it still runs."""
+
+
 def push(guest: Guest, hands: Process, program: Path) -> str:
     """Put a program into a guest that has it not; returns its path there. Raises GuestLost."""
     target = f"{PLACE}/{program.name}"
@@ -65,11 +75,12 @@ def run(
     *,
     environment: Mapping[str, str] | None = None,
     on_output: Callable[[bytes], object] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Ended:
     """Run a program of the guest's to its end; its standard input is empty.
 
-    `on_output` sees what it prints as it comes, standard error too. Raises TimedOut, and GuestLost
-    when the guest goes away meanwhile.
+    `on_output` sees what it prints as it comes, standard error too; `enough` is asked now and then
+    whether to wait on. Raises TimedOut, Enough, and GuestLost when the guest goes away meanwhile.
     """
     settings = [f"{name}={value}" for name, value in (environment or {}).items()]
     command = shlex.join(["env", *settings, *argv] if settings else argv)
@@ -78,7 +89,7 @@ def run(
         log.write(f"$ {command}\n".encode())
         channel = guest.ssh.start(f"{command} </dev/null", merge=True)
         try:
-            while data := channel.recv(deadline.moment):
+            while data := _next(channel, deadline, enough):
                 printed += data
                 log.write(data)
                 log.flush()
@@ -92,6 +103,19 @@ def run(
     if channel.status < 0:
         raise GuestLost(f"`{command}`: the connection ended before the program did")
     return Ended(channel.status, printed.decode(errors="replace"))
+
+
+def _next(channel: "Channel", deadline: Deadline, enough: Callable[[], bool] | None) -> bytes:
+    """What it prints next. Raises TimeoutError, and Enough."""
+    while True:
+        if enough and enough():
+            raise Enough
+        look = time.monotonic() + _LOOK if enough else deadline.moment
+        try:
+            return channel.recv(min(look, deadline.moment))
+        except TimeoutError:
+            if deadline.passed:
+                raise
 
 
 def environment(devices: Sequence[Device], mode: Mode | None, hands: Process) -> dict[str, str]:

@@ -23,6 +23,7 @@ ORDERS = "replay.json"
 # `python -m` with these, and then options and words.
 PYTEST = ("pytest", "-p", "no:cacheprovider", "--rootdir", ".", "--import-mode=importlib")
 EXEC = ("lab", "exec")
+REPRO = ("lab", "repro")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Replay(Written):
 
     `lab` is the lab's folder, at `commit` if it is a git tree (`describe`'s words), `package` the
     folder that Python has the lab's code from, `cache` the cache's. `machine` is None where none
-    was asked for: then each suite has its own. `command` is PYTEST or EXEC; `words`, what follows
-    the options, are relative to the lab's folder.
+    was asked for: then each suite has its own. `command` is PYTEST, EXEC or REPRO; `words`, what
+    follows the options, are relative to the lab's folder.
     """
 
     version: str
