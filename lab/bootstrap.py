@@ -59,6 +59,7 @@ NEEDS = (
     Need("git", "fetches kernels, applies series", command="git"),
     Need("apt", "fetches kernels and what images are made of", command="apt-get"),
     Need("dpkg", "unpacks them", command="dpkg-deb"),
+    Need("dpkg-dev", "unpacks source packages, and patches them", command="dpkg-source"),
     Need("debian-archive-keyring", "verifies them", file=_KEYRING),
     Need("gcc", "compiles kernels", command="gcc"),
     Need("libc6-dev", "compiles the kernel's own tools", file="/usr/include/stdio.h"),

@@ -7,6 +7,7 @@ a machine is described in neutral words, and `lab.guest.argv` knows what QEMU ca
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from math import prod
@@ -42,6 +43,7 @@ def bytes_of(memory: str) -> int:
     return int(memory[:-1]) * _UNITS[memory[-1]]
 
 
+Release = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+$")]  # of the kernel, as 6.12
 Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")]
 
 
@@ -73,30 +75,41 @@ class TarballSource(Model):
     tarball: Path
 
 
+class VersionSource(Model):
+    """The source of a version, such as 6.12.8, in whatever package of the lab's suites has it."""
+
+    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]")]
+
+
 class DebSource(Model):
-    """A kernel that Debian built. Without a suite every one that the lab names is looked into."""
+    """A kernel that Debian built: a package's name, or a version. Without a suite every one that
+    the lab names is looked into."""
 
     deb: str
     suite: str | None = None
+
+
+_KINDS = ("package", "git", "tarball", "version", "deb")
 
 
 def _kind_of_source(value: Any) -> str | None:
     # a model where it is written, the text's keys where it is read
     keys = type(value).model_fields if isinstance(value, Model) else value
     keys = keys if isinstance(keys, dict) else {}
-    return next((kind for kind in ("package", "git", "tarball", "deb") if kind in keys), None)
+    return next((kind for kind in _KINDS if kind in keys), None)
 
 
 Source = Annotated[
     Annotated[PackageSource, Tag("package")]
     | Annotated[GitSource, Tag("git")]
     | Annotated[TarballSource, Tag("tarball")]
+    | Annotated[VersionSource, Tag("version")]
     | Annotated[DebSource, Tag("deb")],
     Discriminator(
         _kind_of_source,
         custom_error_type="source",
         custom_error_message=(
-            "expected one of {package, suite}, {git, ref}, {tarball}, {deb, suite}"
+            "expected one of {package, suite}, {git, ref}, {tarball}, {version}, {deb, suite}"
         ),
     ),
 ]
@@ -231,6 +244,7 @@ class Content(Model):
 
     debian: Debian
     kernels: dict[str, Kernel]
+    versions: dict[Release, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
     variants: dict[str, Variant] = {}
     images: dict[str, Image]
     machines: dict[str, Machine]
@@ -246,6 +260,7 @@ class Lab:
         self._document = document
         self.debian = model.debian
         self.kernels: Mapping[str, Kernel] = model.kernels
+        self.versions: Mapping[str, tuple[str, ...]] = model.versions
         self.variants: Mapping[str, Variant] = model.variants
         self.images: Mapping[str, Image] = model.images
         self.machines: Mapping[str, Machine] = model.machines
@@ -296,6 +311,21 @@ class Lab:
         """The names of all fragments."""
         return sorted(p.stem for p in (self.root / "kernels" / "fragments").glob("*.config"))
 
+    def kernel_of(self, version: str) -> Kernel:
+        """The kernel that is built of a version's source: with the fragments of the newest version
+        of lab.yaml's `versions` that is not newer.
+
+        Raises ConfigurationError where all of them are.
+        """
+        older = [each for each in self.versions if _numbers(each) <= _numbers(version)]
+        if not older:
+            raise ConfigurationError(
+                f"{self.root / FILE}: `versions` has no fragments for a kernel as old as {version}",
+                hint="name them there: `versions: {X.Y: [FRAGMENT, …]}`",
+            )
+        fragments = self.versions[max(older, key=_numbers)]
+        return Kernel(source=VersionSource(version=version), fragments=fragments)
+
     def variant(self, fragments: Iterable[str]) -> Variant:
         """What a kernel of these fragments costs, all together."""
         parts = [self.variants[name] for name in fragments if name in self.variants]
@@ -330,12 +360,7 @@ class Lab:
 
     def _check_names(self) -> None:
         """What one part of the file says of another must be there."""
-        for name, kernel in self.kernels.items():
-            for index, fragment in enumerate(kernel.fragments):
-                self._check(("kernels", name, "fragments", index), fragment, self.fragments())
-            if isinstance(kernel.source, PackageSource | DebSource) and kernel.source.suite:
-                where = ("kernels", name, "source", "suite")
-                self._check(where, kernel.source.suite, self.debian.suites)
+        self._check_kernels()
         for name in self.variants:
             self._check(("variants", name), name, self.fragments())
         for name, machine in self.machines.items():
@@ -348,6 +373,19 @@ class Lab:
         self._check(("run", "image"), self.run.image, self.images)
         for index, chosen in enumerate(self.run.suites):
             self._check(("run", "suites", index), chosen, self.suites)
+
+    def _check_kernels(self) -> None:
+        for name, kernel in self.kernels.items():
+            self._check_fragments(("kernels", name, "fragments"), kernel.fragments)
+            if isinstance(kernel.source, PackageSource | DebSource) and kernel.source.suite:
+                where = ("kernels", name, "source", "suite")
+                self._check(where, kernel.source.suite, self.debian.suites)
+        for version, fragments in self.versions.items():
+            self._check_fragments(("versions", version), fragments)
+
+    def _check_fragments(self, where: tuple[str, ...], names: Iterable[str]) -> None:
+        for index, name in enumerate(names):
+            self._check((*where, index), name, self.fragments())
 
     def _check_machine(self, name: str, machine: Machine) -> None:
         if machine.iommu and machine.iommu.first_stage and not machine.iommu.scalable:
@@ -377,6 +415,11 @@ _EXPECTED = {
 }
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    """Of X.Y.Z the first two."""
+    return tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
+
+
 def known(what: str, name: str, names: Iterable[str]) -> str:
     """`name`, or a ConfigurationError that lists what there is."""
     if name in names:
@@ -400,5 +443,5 @@ def _perhaps(name: str, names: Iterable[str]) -> str:
 def _keys_near(loc: tuple[str | int, ...]) -> list[str]:
     """Every key that any model knows: enough to see a slip of the finger."""
     models = (Content, Debian, Kernel, Variant, Image, Iommu, Device, Machine, Suite, Run)
-    models_of_sources = (PackageSource, GitSource, TarballSource, DebSource)
+    models_of_sources = (PackageSource, GitSource, TarballSource, VersionSource, DebSource)
     return [field for m in (*models, *models_of_sources) for field in m.model_fields] if loc else []

@@ -37,6 +37,7 @@ _NETWORK = {
     "Acquire::http::Timeout": "6",
     "Acquire::https::Timeout": "6",
 }
+_HASHES = ("-o", "Acquire::ForceHash=SHA256")  # what --print-uris prints
 _LISTS = 100_000_000  # bytes that the lists of a suite or two take, with apt's caches of them
 _MIRROR_HINT = "look at debian.mirror in lab.yaml, and at this host's network and proxy"
 
@@ -72,6 +73,48 @@ class Package:
     @property
     def _architecture(self) -> str:
         return Path(self.uri).stem.rsplit("_", 1)[-1]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source package. `size` is in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class SourcePackage:
+    """One version of a source package: its .dsc, and what that names.
+
+    `suite` is where it was looked for; several are joined by "+".
+    """
+
+    name: str
+    version: str
+    suite: str
+    files: tuple[SourceFile, ...]
+
+    @property
+    def dsc(self) -> SourceFile:
+        """The file that names the others, with their hashes."""
+        return next(file for file in self.files if file.name.endswith(".dsc"))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides its bits."""
+        return {"package": self.name, "version": self.version, "sha256": self.dsc.sha256}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A version of a package that the archive's lists have. `source`: of a source package."""
+
+    name: str
+    version: str
+    suite: str
+    source: bool
 
 
 @dataclass(frozen=True)
@@ -114,6 +157,30 @@ class Archive:
             found = self._packages([*words, "--print-uris", *packages], packages, suites, apt)
             return sorted(found, key=lambda package: package.name)
 
+    def resolve_source(self, package: str, version: str, *suites: str) -> SourcePackage:
+        """A version of a source package. Raises as `resolve` does."""
+        with self._apt(suites, sources=True) as apt:
+            words = ["apt-get", *apt, *_HASHES, "source", "--download-only", "--print-uris"]
+            try:
+                lines = run([*words, f"{package}={version}"])
+            except CommandError as error:
+                what = f"apt cannot resolve the source of {package} {version} in {_of(suites)}"
+                raise _trouble(what, error) from error
+        files = tuple(_source_file(line) for line in lines if line.startswith("'"))
+        return SourcePackage(package, version, _of(suites), files)
+
+    def listed(self, pattern: str, source: str, *suites: str, update: bool = False) -> list[Listed]:
+        """Every version that the suites have of the packages whose name begins as `source` does
+        and matches a pattern, of the source packages that they come of, and of `source` itself.
+
+        Raises InfrastructureError.
+        """
+        with self._apt(suites, sources=True, update=update) as apt:
+            names = run(["apt-cache", *apt, "pkgnames", f"{source}-"])
+            wanted = [name for name in names if re.fullmatch(pattern, name)]
+            lines = run(["apt-cache", *apt, "madison", *wanted, source])
+        return [_listed(line) for line in lines if line.count("|") == 2]
+
     def depends(self, package: Package) -> list[str]:
         """The names of the packages that a package depends on directly."""
         with self._apt(package.suite.split("+")) as apt:
@@ -135,13 +202,27 @@ class Archive:
         folder = self._cache.make("deb", inputs, maker).path
         files = {package: folder / package.file for package in packages}
         for package, file in files.items():
-            # The lists vouched for it once; a copy that rotted on disk is caught here.
-            if not file.is_file() or hash_of_file(file) != package.sha256:
-                raise InfrastructureError(
-                    f"{file} is not what was downloaded: its SHA-256 differs from the archive's",
-                    hint=f"remove {folder} and run the command again",
-                )
+            _check_hash(file, package.sha256)
         return files
+
+    def fetch_source(self, package: SourcePackage) -> Path:
+        """The .dsc of a source package with its other files beside it, from the cache or
+        downloaded into it. Raises as `download` does."""
+
+        def maker(folder: Path) -> Mapping[str, Any]:
+            total = sum(file.size for file in package.files)
+            step = f"download the source of {package.name} {package.version}"
+            words = ["--download-only", "source", f"{package.name}={package.version}"]
+            with self._apt(package.suite.split("+"), sources=True) as apt:
+                self._get(step, [*apt, *words], total, folder)
+            for file in package.files:
+                _check_size(folder / file.name, file.size)
+            return {"packages": [package.identity]}
+
+        folder = self._cache.make("deb", {"source": package.identity}, maker).path
+        for file in package.files:
+            _check_hash(folder / file.name, file.sha256)
+        return folder / package.dsc.name
 
     def download(self, packages: Sequence[Package], folder: Path) -> list[Path]:
         """Fetch the .debs into a folder; apt checks each against the signed lists.
@@ -149,31 +230,36 @@ class Archive:
         Raises ListsTooOld when the mirror has a newer version by now.
         """
         suites = tuple(dict.fromkeys(s for package in packages for s in package.suite.split("+")))
-        total = sum(package.size for package in packages) / 1e6
         names = packages[0].file if len(packages) == 1 else f"{len(packages)} packages"
-        with self._progress.step(f"download {names}") as step, self._apt(suites) as apt:
-            step.result(f"{total:.1f} MB")
-            _check_space(folder, sum(package.size for package in packages))
-            words = ["apt-get", *apt, "-o", "APT::Status-Fd=1", "download"]
-            words += [f"{package.name}={package.version}" for package in packages]
-            try:
-                run(words, cwd=folder, on_line=lambda line: _show(line, total, step))
-            except CommandError as error:
-                raise _trouble("the download failed", error) from error
+        with self._apt(suites) as apt:
+            words = [f"{package.name}={package.version}" for package in packages]
+            total = sum(package.size for package in packages)
+            self._get(f"download {names}", [*apt, "download", *words], total, folder)
         files = [folder / package.file for package in packages]
         for file, package in zip(files, packages, strict=True):
-            if not file.is_file() or file.stat().st_size != package.size:
-                raise InfrastructureError(
-                    f"apt downloaded {package.name} {package.version}, but {file.name} is not "
-                    f"the {package.size} bytes that the archive's lists name"
-                )
+            _check_size(file, package.size)
         return files
+
+    def _get(self, title: str, words: Sequence[str], size: int, folder: Path) -> None:
+        """Have apt-get fetch `size` bytes into a folder."""
+        total = size / 1e6
+        with self._progress.step(title) as step:
+            step.result(f"{total:.1f} MB")
+            _check_space(folder, size)
+            try:
+                run(
+                    ["apt-get", "-o", "APT::Status-Fd=1", *words],
+                    cwd=folder,
+                    on_line=lambda line: _show(line, total, step),
+                )
+            except CommandError as error:
+                raise _trouble("the download failed", error) from error
 
     def _packages(
         self, words: list[str], wanted: Sequence[str], suites: Sequence[str], apt: list[str]
     ) -> list[Package]:
         try:
-            lines = run([*words, "-o", "Acquire::ForceHash=SHA256"])
+            lines = run([*words, *_HASHES])
         except CommandError as error:
             raise self._unknown(error, wanted, suites, apt) from error
         found = [_package(line, suites) for line in lines if line.startswith("'")]
@@ -200,8 +286,11 @@ class Archive:
         )
 
     @contextmanager
-    def _apt(self, suites: Sequence[str], *, update: bool = False) -> Iterator[list[str]]:
-        """The options that make apt the lab's own, with lists of `suites` on disk."""
+    def _apt(
+        self, suites: Sequence[str], *, sources: bool = False, update: bool = False
+    ) -> Iterator[list[str]]:
+        """The options that make apt the lab's own, with lists of `suites` on disk; with `sources`
+        those of the source packages, too."""
         if not KEYRING.is_file():
             raise InfrastructureError(
                 f"{KEYRING} is missing: packages cannot be checked",
@@ -210,7 +299,8 @@ class Archive:
         # Two runs must not write the same lists; apt's own locks are off, because they fail
         # where these wait.
         with self._cache.lock("apt"):
-            lines = [self._line(suite) for suite in suites]
+            kinds = ("deb", "deb-src") if sources else ("deb",)
+            lines = [self._line(kind, suite) for kind in kinds for suite in suites]
             name = hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
             state = self._root / name
             for folder in (state, self._root / "lists" / "partial"):
@@ -239,9 +329,9 @@ class Archive:
                     ) from error
                 raise _trouble("the Debian mirror failed", error) from error
 
-    def _line(self, suite: str) -> str:
+    def _line(self, kind: str, suite: str) -> str:
         uri = self.mirrors().of(suite)
-        return f"deb [signed-by={KEYRING} arch=amd64] {uri} {suite} main\n"
+        return f"{kind} [signed-by={KEYRING} arch=amd64] {uri} {suite} main\n"
 
     def mirrors(self) -> Mirrors:
         """Where the archive is, as lab.yaml or this host's apt says.
@@ -326,12 +416,42 @@ def _options(root: Path, state: Path) -> list[str]:
 
 def _package(line: str, suites: Sequence[str]) -> Package:
     """A package from a line of --print-uris: 'URI' NAME_VERSION_ARCH.deb SIZE SHA256:HASH."""
-    uri, file, size, digest = line.split()
-    name, version, _ = unquote(file).removesuffix(".deb").split("_")
+    uri = line.split(maxsplit=1)[0].strip("'")
+    file = _source_file(line)
+    name, version, _ = unquote(file.name).removesuffix(".deb").split("_")
+    return Package(name, version, "+".join(suites), file.sha256, file.size, uri)
+
+
+def _source_file(line: str) -> SourceFile:
+    _, file, size, digest = line.split()
     kind, _, value = digest.partition(":")
     if kind != "SHA256":
         raise InfrastructureError(f"apt names no SHA-256 for {file}: {digest}")
-    return Package(name, version, "+".join(suites), value, int(size), uri.strip("'"))
+    return SourceFile(file, value, int(size))
+
+
+def _listed(line: str) -> Listed:
+    """A line of madison: NAME | VERSION | URI SUITE/COMPONENT ARCH Packages, or with Sources."""
+    name, version, where = (part.strip() for part in line.split("|"))
+    _, place, *_, kind = where.split()
+    return Listed(name, version, place.partition("/")[0], source=kind == "Sources")
+
+
+def _check_size(file: Path, size: int) -> None:
+    if not file.is_file() or file.stat().st_size != size:
+        raise InfrastructureError(
+            f"apt downloaded {file.name}, but it is not the {size} bytes that the archive's lists "
+            "name"
+        )
+
+
+def _check_hash(file: Path, sha256: str) -> None:
+    """The lists vouched for it once; a copy that rotted on disk is caught here."""
+    if not file.is_file() or hash_of_file(file) != sha256:
+        raise InfrastructureError(
+            f"{file} is not what was downloaded: its SHA-256 differs from the archive's",
+            hint=f"remove {file.parent} and run the command again",
+        )
 
 
 def _check_space(folder: Path, size: int) -> None:

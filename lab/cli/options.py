@@ -14,7 +14,9 @@ LabFolder = Annotated[
 ]
 Kernel = Annotated[
     str | None,
-    typer.Option(help="A kernel of lab.yaml, with +FRAGMENT after it, or a path to a bzImage."),
+    typer.Option(
+        help="A kernel of lab.yaml, src:VERSION or deb:VERSION, or a path; see `vfio-lab kernels`."
+    ),
 ]
 SeriesFile = Annotated[
     str | None,

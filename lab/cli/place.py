@@ -13,6 +13,7 @@ from lab.cli.options import (
     LabFolder,
     Machine,
     QemuPath,
+    Update,
 )
 
 # ruff: noqa: PLC0415  (see `lab.cli.app`)
@@ -25,6 +26,22 @@ def list_(lab_folder: LabFolder = None, as_json: Json = False) -> None:
     from lab.config import Lab
 
     show(Lab.find(lab_folder), as_json=as_json)
+
+
+@app.command()
+def kernels(
+    pattern: Annotated[
+        str | None, typer.Argument(help="A part of a name, or a pattern such as 'src:6.12.*'.")
+    ] = None,
+    lab_folder: LabFolder = None,
+    update: Update = False,
+    as_json: Json = False,
+) -> None:
+    """List the kernels that --kernel can name, which are here, and what of VFIO they have."""
+    from lab.commands.kernels import show_kernels
+    from lab.config import Lab
+
+    show_kernels(Lab.find(lab_folder), pattern, update=update, as_json=as_json)
 
 
 @app.command()

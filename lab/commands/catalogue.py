@@ -16,7 +16,16 @@ from rich.text import Text
 
 from lab import image, kernel
 from lab.cache import Cache
-from lab.config import DebSource, GitSource, Iommu, Kernel, Lab, Machine, PackageSource
+from lab.config import (
+    DebSource,
+    GitSource,
+    Iommu,
+    Kernel,
+    Lab,
+    Machine,
+    PackageSource,
+    VersionSource,
+)
 from lab.contract import rule, rules
 from lab.errors import InfrastructureError, LabError
 from lab.kernel import fragment
@@ -162,7 +171,7 @@ def _show_kernels(console: Console, lab: Lab, kernels: Sequence[KernelState]) ->
         chosen = found.name == default and not extra
         table.add_row(_name(found.name, chosen), _source(found.described), fragments, found.state)
     console.print(table)
-    line(console, Text("or a path, or deb:PACKAGE for any kernel that Debian built", "dim"))
+    line(console, Text("or a path, deb:VERSION or src:VERSION: see `vfio-lab kernels`", "dim"))
 
 
 def _show_variants(console: Console, lab: Lab, kernels: Sequence[KernelState]) -> None:
@@ -190,6 +199,8 @@ def _source(described: Kernel) -> str:
         return f"{source.git} at {source.ref}"
     if isinstance(source, DebSource):
         return f"{source.deb} of {source.suite or 'any suite'}"
+    if isinstance(source, VersionSource):
+        return f"{source.version} of any suite"
     return str(source.tarball)
 
 

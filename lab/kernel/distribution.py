@@ -12,12 +12,12 @@ from lab.cache import Cache, Entry
 from lab.config import DebSource, Lab
 from lab.debian import Archive, Package
 from lab.errors import ConfigurationError, InfrastructureError
-from lab.kernel import modules
+from lab.kernel import modules, versions
 from lab.kernel.kernel import Kernel
 from lab.proc import CommandError, run
 from lab.progress import Progress
 
-PREFIX = "deb:"  # before the package's name on the command line
+PREFIX = versions.Kind.BUILT.prefix  # before a package's name, or a version
 
 _RECIPE = 1  # a new number makes every one anew
 # Without the first three no guest is heard of; the others are what the tests are about.
@@ -81,8 +81,12 @@ def _resolved(
     if known:
         return [Package(**package) for package in known["packages"]]
     suites = (source.suite,) if source.suite else lab.debian.suites
+    wanted = source.deb
+    if versions.is_version(wanted):
+        had = versions.offers(lab, cache, archive, update=update)
+        wanted, update = had.choose(versions.Kind.BUILT, wanted).exactly, False
     found: dict[str, Package] = {}
-    waiting = [source.deb]
+    waiting = [wanted]
     while waiting:
         name = waiting.pop()
         try:

@@ -13,7 +13,7 @@ from lab.cache import Cache, Entry, key_of
 from lab.config import DebSource, Lab, known
 from lab.debian import ListsTooOld
 from lab.errors import ConfigurationError
-from lab.kernel import distribution, fragment, modules, sandbox, source, toolchain
+from lab.kernel import distribution, fragment, modules, sandbox, source, toolchain, versions
 from lab.kernel.build import RECIPE, Build
 from lab.kernel.kernel import Kernel
 from lab.kernel.prebuilt import of_bzimage, provenance_in
@@ -69,9 +69,9 @@ def prepare(
     """The kernel that `spec` names, from the cache or built into it.
 
     `spec` is a name in lab.yaml or the path of a git tree, which may have `@REF` after it, each
-    with `+FRAGMENT` behind it as often as one likes, the path of a bzImage, or `deb:` and the name
-    of a package. With `update` a package's newest version is looked up anew. Raises
-    ConfigurationError, BuildError, InfrastructureError.
+    with `+FRAGMENT` behind it as often as one likes, the path of a bzImage, `deb:` and the name of
+    a package or a version, or `src:` and a version, with fragments, too. With `update` a package's
+    newest version is looked up anew. Raises ConfigurationError, BuildError, InfrastructureError.
     """
     base, extra = _split(spec, lab)
     if base not in lab.kernels and Path(base).expanduser().is_file():
@@ -196,6 +196,11 @@ def _described(base: str, lab: Lab) -> config.Kernel:
         return lab.kernels[base]
     if base.startswith(distribution.PREFIX):
         return config.Kernel(source=DebSource(deb=base.removeprefix(distribution.PREFIX)))
+    if base.startswith(prefix := versions.Kind.SOURCE.prefix):
+        version = base.removeprefix(prefix)
+        if not versions.is_version(version):
+            raise ConfigurationError(f"{base}: expected a version, such as {prefix}6.12.8")
+        return lab.kernel_of(version)
     place = _place(base) or base.partition("@")[0]
     path, ref = Path(place).expanduser(), base[len(place) + 1 :]
     if "/" not in base and not path.exists():

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lab.cache import Cache, Entry, hash_of_file
-from lab.config import GitSource, Lab, PackageSource, TarballSource
-from lab.debian import Archive, Package
+from lab.config import GitSource, Lab, PackageSource, TarballSource, VersionSource
+from lab.debian import Archive, Package, SourceFile, SourcePackage
 from lab.errors import ConfigurationError, InfrastructureError
+from lab.kernel import versions
 from lab.proc import CommandError, run
 from lab.progress import Progress
+
+Source = PackageSource | VersionSource | GitSource | TarballSource
 
 TREE = "linux"  # the name of the tree in its cache entry
 _RECIPE = 1  # of extraction: a new number makes every tree anew
@@ -107,6 +110,34 @@ class PackageIdentity(Identity):
 
 
 @dataclass(frozen=True)
+class SourcePackageIdentity(Identity):
+    """A source package of Debian's: upstream's tarball, and Debian's patches, which are applied."""
+
+    archive: Archive
+    package: SourcePackage
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        return {"source": self.package.identity}
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return asdict(self.package)
+
+    @property
+    def title(self) -> str:
+        return f"{self.package.name} {self.package.version}"
+
+    def _extract(self, tree: Path) -> None:
+        dsc = self.archive.fetch_source(self.package)
+        with self.progress.step(f"extract {self.title}"):
+            tree.rmdir()  # dpkg-source makes it
+            # The lists vouch for the files; whose signature a .dsc has is another question.
+            _unpack(["dpkg-source", "--no-check", "--extract", dsc, tree], dsc)
+            run(["rm", "-rf", tree / ".pc", tree / "debian"])
+
+
+@dataclass(frozen=True)
 class GitIdentity(Identity):
     """A commit. What is not committed is not part of it."""
 
@@ -178,7 +209,7 @@ class TarballIdentity(Identity):
 
 
 def identify(
-    source: PackageSource | GitSource | TarballSource,
+    source: Source,
     lab: Lab,
     cache: Cache,
     progress: Progress,
@@ -187,14 +218,18 @@ def identify(
 ) -> Identity:
     """Which version of a source it is now.
 
-    A package's is remembered until `update`; a git ref is asked for each time; a tarball is
-    read again when its size or time changed. Raises ConfigurationError for what does not exist.
+    A package's, or a version's, is remembered until `update`; a git ref is asked for each time; a
+    tarball is read again when its size or time changed. Raises ConfigurationError for what does
+    not exist.
     """
     match source:
         case PackageSource():
             archive = Archive(lab.debian, cache, progress)
             package = _resolved(source, lab, cache, archive, update=update)
             return PackageIdentity(cache, progress, archive, package)
+        case VersionSource():
+            archive = Archive(lab.debian, cache, progress)
+            return _of_version(source, lab, cache, archive, progress, update=update)
         case GitSource():
             git = lab.path(source.git)
             return GitIdentity(cache, progress, git, source.ref, commit_of(git, source.ref))
@@ -215,16 +250,17 @@ def again(
             return TarballIdentity(cache, progress, Path(tarball), sha256)
         case {"packages": _}:
             return None
+        case {"files": _}:
+            archive = Archive(lab.debian, cache, progress)
+            return SourcePackageIdentity(cache, progress, archive, _source_package(provenance))
     archive = Archive(lab.debian, cache, progress)
     return PackageIdentity(cache, progress, archive, Package(**provenance))
 
 
-def recall(
-    source: PackageSource | GitSource | TarballSource, lab: Lab, cache: Cache, progress: Progress
-) -> Identity | None:
+def recall(source: Source, lab: Lab, cache: Cache, progress: Progress) -> Identity | None:
     """What `identify` will say, or None where it would have to ask the network or read for long."""
     match source:
-        case PackageSource():
+        case PackageSource() | VersionSource():
             if not cache.recall("package", _asked(source, lab)):
                 return None
         case TarballSource():
@@ -249,9 +285,43 @@ def _resolved(
     return package
 
 
-def _asked(source: PackageSource, lab: Lab) -> dict[str, Any]:
+def _of_version(
+    source: VersionSource,
+    lab: Lab,
+    cache: Cache,
+    archive: Archive,
+    progress: Progress,
+    *,
+    update: bool,
+) -> Identity:
+    asked = _asked(source, lab)
+    found = None if update else cache.recall("package", asked)
+    if not found:
+        offers = versions.offers(lab, cache, archive, update=update)
+        offer = offers.choose(versions.Kind.SOURCE, source.version)
+        if offer.dsc:
+            version = offer.package_version
+            found = asdict(archive.resolve_source(offer.package, version, *lab.debian.suites))
+        else:
+            found = asdict(archive.resolve(offer.exactly, *lab.debian.suites))
+        cache.remember("package", asked, found)
+    if "files" in found:
+        return SourcePackageIdentity(cache, progress, archive, _source_package(found))
+    return PackageIdentity(cache, progress, archive, Package(**found))
+
+
+def _source_package(fields: Mapping[str, Any]) -> SourcePackage:
+    return SourcePackage(
+        **{**fields, "files": tuple(SourceFile(**file) for file in fields["files"])}
+    )
+
+
+def _asked(source: PackageSource | VersionSource, lab: Lab) -> dict[str, Any]:
     debian = lab.debian
-    return {"mirror": debian.mirror, "security": debian.security_mirror, **source.model_dump()}
+    where = {"mirror": debian.mirror, "security": debian.security_mirror}
+    if isinstance(source, VersionSource):
+        where["suites"] = " ".join(debian.suites)
+    return {**where, **source.model_dump()}
 
 
 def commit_of(git: Path, ref: str) -> str:

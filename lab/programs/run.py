@@ -131,9 +131,14 @@ def environment(devices: Sequence[Device], mode: Mode | None, hands: Process) ->
     Several devices are separated by spaces, in the order in which they were named.
     """
     found = {"VFIO_LAB_BDF": [device.address for device in devices]}
-    if hands.exists(CDEVS):
+
+    def have(name: str) -> bool:
+        return all(hands.exists(f"{device.sysfs}/{name}") for device in devices)
+
+    # Without an IOMMU a device is in no group, and no driver of VFIO's has it yet.
+    if hands.exists(CDEVS) and have("vfio-dev"):
         found["VFIO_LAB_CDEV"] = [device.cdev_path(hands) for device in devices]
-    groups = [device.group_path(hands) for device in devices]
+    groups = [device.group_path(hands) for device in devices] if have("iommu_group") else []
     if all(hands.exists(group) for group in groups):
         found["VFIO_LAB_GROUP"] = groups
     words = {name: " ".join(values) for name, values in found.items() if values}

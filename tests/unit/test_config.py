@@ -121,7 +121,7 @@ def test_a_lab_is_read_with_its_defaults(folder: Path) -> None:
         pytest.param(
             "source: {git: linux}", "source: {svn: linux}",
             "lab.yaml:6: kernels.mine.source: expected one of {package, suite}, {git, ref}, "
-            "{tarball}, {deb, suite}",
+            "{tarball}, {version}, {deb, suite}",
             id="unknown source",
         ),
         pytest.param(

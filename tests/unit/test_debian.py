@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """apt's answers, and what is made of them. apt itself is a script here: no network."""
 
+import hashlib
 import io
 import shutil
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from rich.console import Console
 import lab.debian
 from lab.cache import Cache
 from lab.config import Debian
-from lab.debian import Archive, ListsTooOld, Package, mirrors_of_host
+from lab.debian import Archive, Listed, ListsTooOld, Package, mirrors_of_host
 from lab.errors import ConfigurationError, InfrastructureError
 from lab.progress import Progress
 
@@ -177,6 +178,44 @@ def test_a_version_that_the_mirror_dropped_asks_for_new_lists(apt: Apt, archive:
     apt.says("download", "E: Failed to fetch http://mirror.test/x.deb  404  Not Found", 100)
     with pytest.raises(ListsTooOld, match="404"):
         archive.fetch([package])
+
+
+DSC = """\
+NOTICE: 'linux' packaging is maintained in the 'Git' version control system
+'http://mirror.test/linux_6.12.8-1.dsc' linux_6.12.8-1.dsc 3 SHA256:%s
+'http://mirror.test/linux_6.12.8.orig.tar.xz' linux_6.12.8.orig.tar.xz 5 SHA256:%s"""
+
+
+def test_a_source_package_is_its_files(apt: Apt, archive: Archive) -> None:
+    files = {"linux_6.12.8-1.dsc": "dsc", "linux_6.12.8.orig.tar.xz": "a tar"[:5]}
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in files.values()]
+    apt.says("source", DSC % tuple(hashes))
+    package = archive.resolve_source("linux", "6.12.8-1", "trixie")
+    assert package.identity == {"package": "linux", "version": "6.12.8-1", "sha256": hashes[0]}
+    script = (apt.folder / "apt-get").read_text()
+    written = "".join(f'printf %s "{text}" >{name}\n' for name, text in files.items())
+    (apt.folder / "apt-get").write_text(script.replace("here=", f"{written}here="))
+    dsc = archive.fetch_source(package)
+    assert dsc.read_text() == "dsc"
+    assert "deb-src" in "".join(
+        file.read_text() for file in dsc.parents[2].glob("apt/*/sources.list")
+    )
+    dsc.write_text("rot")
+    with pytest.raises(InfrastructureError, match="is not what was downloaded"):
+        archive.fetch_source(package)
+
+
+def test_all_versions_of_a_package_are_listed(apt: Apt, archive: Archive) -> None:
+    apt.says("pkgnames", "linux-image-6.1.0-47-amd64\nlinux-image-6.1.0-47-cloud-amd64")
+    apt.says(
+        "madison",
+        "linux-image-6.1.0-47-amd64 | 6.1.170-3 | http://m.test/debian bookworm/main amd64 Packages"
+        "\n  linux |  6.1.8-1 | http://m.test/debian-security bookworm-security/main Sources",
+    )
+    assert archive.listed("linux-image-.*-[0-9]+-amd64", "linux", "bookworm") == [
+        Listed("linux-image-6.1.0-47-amd64", "6.1.170-3", "bookworm", source=False),
+        Listed("linux", "6.1.8-1", "bookworm-security", source=True),
+    ]
 
 
 def test_a_download_that_is_cut_off_is_not_kept(apt: Apt, archive: Archive, cache: Cache) -> None:

@@ -133,7 +133,7 @@ def test_everything_of_the_lab_is_shown(lab: Lab, capsys: pytest.CaptureFixture[
         "built by Debian",
         "+kasan memory errors 3 ",
         "+vfio ",
-        "deb:PACKAGE",
+        "deb:VERSION or src:VERSION",
         "machine vtd * 2G, 2 CPUs, intel IOMMU (48 bits, interrupt remapping, scalable)",
         "igb0 igb, if QEMU has it",
         "machine plain 1G, 2 CPUs, no IOMMU",
