@@ -7,14 +7,15 @@ stays in the run's folder.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lab import image as images
-from lab import kernel
+from lab import kernel, living
 from lab.agent import install
 from lab.cache import Cache
 from lab.config import Lab
@@ -23,6 +24,7 @@ from lab.guest import (
     COMMAND_LINE,
     AcceleratorMemory,
     Boot,
+    Guest,
     Hypervisor,
     Loop,
     Qemu,
@@ -37,8 +39,10 @@ from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.testbed import Testbed
 from lab.vfio import drift
+from lab.vfio.device import Device
 
 SEED = 5  # races are swept by it as well as by any: kernels/mutants/own5-unlocked never survived
+_FOR_GDB = ("nokaslr",)  # for its breakpoints the kernel must be where its vmlinux says
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Choice:
     command_line: tuple[str, ...] = ()  # more words for the guest's kernel
     boot_timeout: float = 120.0  # seconds
     vmcore: bool = True  # whether the memory of a guest that its kernel lost is kept
+    doors: bool = False  # whether other processes may enter its guests: `lab.living`
     update: bool = False  # look for newer packages
     seed: int = SEED  # of what is random in tests
 
@@ -209,11 +214,12 @@ class Cell:
             machine,
             self.parts.kernel.bzimage,
             self.parts.image.initramfs,
-            (*COMMAND_LINE, *self.choice.command_line),
+            (*COMMAND_LINE, *(_FOR_GDB if self.choice.doors else ()), *self.choice.command_line),
             self.choice.qemu_arguments,
             self.parts.kernel.modules,
             self.parts.kernel.vmlinux,
             self.choice.vmcore,
+            self.choice.doors,
         )
         stretch = self.variant.slower
         deadline = Deadline.after(self.choice.boot_timeout * stretch)
@@ -226,4 +232,25 @@ class Cell:
             number=number,
             machine_name=machine_name,
             stretch=stretch,
+            announce=self._announce if self.choice.doors else None,
         )
+
+    def _announce(
+        self, guest: Guest, machine_name: str, devices: Mapping[str, Device]
+    ) -> AbstractContextManager[None]:
+        born = living.born(guest.pid)
+        if born is None:
+            raise guest.why_lost("boot")
+        there = living.Living(
+            pid=guest.pid,
+            born=born,
+            folder=guest.folder.absolute(),
+            port=guest.admission.port,
+            host_key=guest.admission.host_public.hex(),
+            machine=machine_name,
+            release=self.parts.kernel.release or self.parts.kernel.name,
+            bzimage=self.parts.kernel.bzimage.absolute(),
+            stretch=self.variant.slower,
+            devices={role: device.address for role, device in devices.items()},
+        )
+        return living.announced(there)

@@ -67,6 +67,7 @@ class Progress:
         self._console = console or Console(file=os.fdopen(os.dup(2), "w"))
         self._quiet = quiet
         self._said: set[str] = set()
+        self._live: list[Status] = []
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -78,6 +79,7 @@ class Progress:
         status = Status(_shown(name), console=self._console) if live else None
         step = Step(self._console, name, status)
         if status:
+            self._live.append(status)
             status.start()
         else:
             self._console.print(f"… {_shown(name)}", highlight=False)
@@ -87,11 +89,23 @@ class Progress:
             mark = "[green]✓[/green]"
         finally:
             if status:
+                self._live.remove(status)
                 status.stop()
             result = f": {_shown(step._result)}" if step._result else ""  # noqa: SLF001
             self._console.print(
                 f"{mark} {_shown(name)}{result} [dim]{step.seconds:.1f} s[/dim]", highlight=False
             )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is drawn in the block: the terminal is somebody else's."""
+        for status in self._live:
+            status.stop()
+        try:
+            yield
+        finally:
+            for status in self._live:
+                status.start()
 
     def say(self, text: str) -> None:
         """One line that is no step."""

@@ -2,8 +2,8 @@
 """A guest that is ready to be tested: booted, with the agent in it and drivers on its devices."""
 
 import time
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +17,8 @@ from lab.deadline import Deadline
 from lab.errors import GuestLost
 from lab.guest import Boot, Guest, Hypervisor, boot
 from lab.vfio.device import Device
+
+Announce = Callable[[Guest, str, Mapping[str, Device]], AbstractContextManager[None]]
 
 _HEARD = 30.0  # seconds that a console may be behind; 10 MB take 20
 
@@ -52,9 +54,10 @@ class Testbed:
         number: int,
         machine_name: str,
         stretch: float,
+        announce: Announce | None = None,
     ) -> Self:
-        """A new guest, made ready: what it leaves lies in `folder`. Raises what `guest.boot` and
-        `Condition.of` raise."""
+        """A new guest, made ready: what it leaves lies in `folder`. What `announce` returns lasts
+        as long as it does. Raises what `guest.boot` and `Condition.of` raise."""
         machine = order.machine
         with ExitStack() as stack:
             guest = stack.enter_context(boot(order, hypervisor, folder, deadline))
@@ -66,6 +69,8 @@ class Testbed:
             made_ready = trace.take()
             unused = Condition.of(hands, devices)
             trace.take()  # what was only looked at
+            if announce:
+                stack.enter_context(announce(guest, machine_name, devices))
             return cls(
                 guest=guest,
                 hands=hands,

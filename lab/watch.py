@@ -78,13 +78,14 @@ class Watch:
         judgements = self._judgements or [judge(None, None)]
         return max(judgements, key=lambda each: each.verdict.severity)
 
-    def end(self) -> Judgement:
-        """Its verdict. The guest is thrown away unless it is as it was.
+    def end(self, hold: Callable[[Testbed, str], None] | None = None) -> Judgement:
+        """Its verdict. The guest is thrown away unless it is as it was; `hold` is told before what
+        was found.
 
         A look that fails, whatever it raises, is this test's lab-error: the run goes on.
         """
         try:
-            return self._end()
+            return self._end(hold)
         except Exception as error:
             self.found_afterwards = True
             self._session.discard_guest()
@@ -94,7 +95,7 @@ class Watch:
             message = "; ".join(filter(None, words))
             return Judgement(Verdict.LAB_ERROR, message, worst.splats)
 
-    def _end(self) -> Judgement:
+    def _end(self, hold: Callable[[Testbed, str], None] | None) -> Judgement:
         worst = self.so_far
         testbed = self._testbed
         if testbed:
@@ -111,6 +112,8 @@ class Watch:
             worst = self._with_what_came_first(worst, self._announced)
         if testbed and worst.verdict.is_trouble:
             self._ring = _ring(testbed, worst)
+            if hold:
+                hold(testbed, worst.message)
         if testbed and (worst.verdict.is_trouble or (self._announced and self._announced.spoke)):
             self._session.discard_guest()  # the kernel that reported something is tainted
         return replace(worst, splats=self._session.with_lines(worst.splats))

@@ -26,36 +26,6 @@ from lab.cli.options import (
 # ruff: noqa: PLC0415  (see `lab.cli.app`)
 
 
-@app.command()
-def shell(
-    lab_folder: LabFolder = None,
-    kernel: Kernel = None,
-    series_file: SeriesFile = None,
-    patches: Patches = None,
-    machine: Machine = None,
-    image: Image = None,
-    sh: Annotated[bool, typer.Option("--sh", help="A shell in the guest, not Python.")] = False,
-    qemu: QemuPath = None,
-    qemu_arg: QemuArgs = None,
-    boot_timeout: BootTimeout = 120.0,
-) -> None:
-    """Boot a guest and give a Python prompt with the agent at hand, or a shell in it."""
-    from lab.commands.shell import open_shell
-    from lab.config import Lab
-
-    choice = choice_of(
-        kernel=kernel,
-        series_file=series_file,
-        patches=patches,
-        machine=machine,
-        image=image,
-        qemu=qemu,
-        qemu_arg=qemu_arg,
-        boot_timeout=boot_timeout,
-    )
-    sys.exit(open_shell(Lab.find(lab_folder), choice, sh=sh))
-
-
 @app.command("exec")
 def execute_(
     program: Annotated[

@@ -2,7 +2,7 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,19 +60,29 @@ Keyword = Annotated[
     str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
 ]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the folder of it is made.")]
+Guest = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[GUEST]",
+        help="A living guest: its number (`vfio-lab guests`), or its run; default: the newest that "
+        "is held or open, or else a new one.",
+    ),
+]
+New = Annotated[bool, typer.Option("--new", help="Boot a new one, as any option for it does.")]
 
 
 def choice_of(
     *,
-    kernel: str | None,
-    series_file: str | None,
-    patches: int | None,
-    machine: str | None,
-    image: str | None,
-    qemu: Path | None,
-    qemu_arg: list[str] | None,
-    boot_timeout: float,
+    kernel: str | None = None,
+    series_file: str | None = None,
+    patches: int | None = None,
+    machine: str | None = None,
+    image: str | None = None,
+    qemu: Path | None = None,
+    qemu_arg: list[str] | None = None,
+    boot_timeout: float = 120.0,
     no_vmcore: bool = False,
+    doors: bool = False,
     update: bool = False,
     seed: int | None = None,
 ) -> "Choice":
@@ -88,6 +98,13 @@ def choice_of(
         qemu_arguments=tuple(qemu_arg or ()),
         boot_timeout=boot_timeout,
         vmcore=not no_vmcore,
+        doors=doors,
         update=update,
         seed=SEED if seed is None else seed,
     )
+
+
+def boot_choice(new: bool, *, boot_timeout: float = 120.0, **asked: Any) -> "Choice | None":
+    """What is to be booted, as `choice_of`; None where nothing of it was asked for, and a living
+    guest will do."""
+    return choice_of(**asked, boot_timeout=boot_timeout) if new or any(asked.values()) else None

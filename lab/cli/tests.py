@@ -78,6 +78,10 @@ def run(
     boot_timeout: BootTimeout = 120.0,
     test_timeout: TestTimeout = None,
     no_vmcore: NoVmcore = False,
+    hold: Annotated[
+        bool,
+        typer.Option("--hold", help="Stop at a test that fails, its guest and processes alive."),
+    ] = False,
     update: Update = False,
 ) -> None:
     """Build what lab.yaml says, boot it, test it, and print what broke.
@@ -99,6 +103,7 @@ def run(
         qemu_arg=qemu_arg,
         boot_timeout=boot_timeout,
         no_vmcore=no_vmcore,
+        doors=hold,
         update=update,
         seed=seed,
     )
@@ -113,7 +118,9 @@ def run(
         repeat=repeat,
         timeout=test_timeout,
     )
-    sys.exit(run_suites(lab, choice, selection, workers=workers, out=out, as_json=as_json))
+    sys.exit(
+        run_suites(lab, choice, selection, workers=workers, out=out, as_json=as_json, hold=hold)
+    )
 
 
 @app.command("test", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

@@ -13,7 +13,7 @@ from types import FrameType
 from lab import room
 from lab.cell import Choice
 from lab.config import Lab
-from lab.errors import LabError
+from lab.errors import ConfigurationError, LabError
 from lab.progress import Progress
 from lab.session import Session
 
@@ -57,11 +57,15 @@ def run_suites(
     workers: int | None = None,
     out: Path | None,
     as_json: bool,
+    hold: bool = False,
 ) -> int:
     """Run suites and report; returns the exit status.
 
-    Without a number of `workers` whole suites have as many as the host has room for.
+    Without a number of `workers` whole suites have as many as the host has room for. With `hold`
+    it stops at a test that fails, which is for one worker.
     """
+    if hold and (workers or 1) > 1:
+        raise ConfigurationError("--hold stops at one test at a time: it goes without -n")
     paths = [lab.path(lab.suite(name).tests) for name in selection.suites]
     if not choice.machine:
         choice = replace(choice, suites_machine=lab.machine_for(selection.suites))
@@ -78,9 +82,9 @@ def run_suites(
     try:
         if workers is None:
             machine = lab.machine(session.machine_name)
-            workers = room.workers(machine) if selection.is_whole else 1
+            workers = room.workers(machine) if selection.is_whole and not hold else 1
         session.prepare(guests=workers == 1)
-        words = [str(path) for path in paths] + selection.words()
+        words = [str(path) for path in paths] + selection.words() + (["--hold"] if hold else [])
         _pytest(session, [*words, "-n", str(workers if workers > 1 else 0)])
     except (LabError, KeyboardInterrupt) as error:
         if isinstance(error, LabError):

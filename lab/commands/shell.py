@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`vfio-lab shell`: a guest to try things in, from Python or from its own shell."""
+"""`vfio-lab shell`: a guest to try and look at things in, from Python or from its own shell."""
 
 import code
-import contextlib
 import os
 import readline
 import rlcompleter
 import select
 import sys
-import tempfile
-import termios
-import tty
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from lab.cache import Cache
-from lab.cell import Cell, Choice
+from lab.cell import Choice
 from lab.config import Lab
 from lab.contract import Mode
-from lab.guest.ssh import Channel
-from lab.progress import Progress
-from lab.results.folder import RunFolder
+from lab.debug.place import at_hand
+from lab.debug.terminal import raw
+from lab.debug.visit import Visit, entered
+from lab.guest.ssh import Channel, Connection
 from lab.testbed import Testbed
 from lab.vfio import uapi
 from lab.vfio.edu import edu_of
@@ -34,28 +28,25 @@ _EXAMPLE = """\
 """
 
 
-def open_shell(lab: Lab, choice: Choice, *, sh: bool) -> int:
-    """Boot, talk until the user has enough, and end the guest; returns the exit status."""
-    progress = Progress()
-    with tempfile.TemporaryDirectory(prefix="vfio-lab-shell-") as folder:
-        cell = Cell(lab, choice, Cache.of_user(), progress, RunFolder(Path(folder)))
-        with cell:
-            with progress.step("boot") as step:
-                testbed = cell.testbed()
-                step.result(
-                    f"{cell.parts.kernel.release or cell.parts.kernel.name} on {cell.machine_name}"
-                )
-            return _guest_shell(testbed) if sh else _python(testbed)
+def open_shell(lab: Lab, name: str | None, choice: Choice | None, *, sh: bool) -> int:
+    """Talk until the user has enough, in the guest that `at_hand` finds or boots; returns the exit
+    status."""
+    with at_hand(lab, name, choice, "vfio-lab shell") as place:
+        if place.testbed:
+            testbed = place.testbed
+            return _guest_shell(testbed.guest.ssh) if sh else _python(testbed, testbed.guest)
+        with entered(place.living) as visit:
+            return _guest_shell(visit.ssh) if sh else _python(visit, visit)
 
 
-def _python(testbed: Testbed) -> int:
-    with testbed.start_process() as process:
+def _python(guests: Testbed | Visit, guest: object) -> int:
+    with guests.start_process("shell") as process:
         names: dict[str, Any] = {
-            "guest": testbed.guest,
+            "guest": guest,
             "process": process,
-            "new_process": testbed.start_process,
-            "devices": testbed.devices,
-            **testbed.devices,
+            "new_process": guests.start_process,
+            "devices": guests.devices,
+            **guests.devices,
             "Mode": Mode,
             "open_device": open_device,
             "open_container": open_container,
@@ -67,35 +58,22 @@ def _python(testbed: Testbed) -> int:
         }
         readline.set_completer(rlcompleter.Completer(names).complete)
         readline.parse_and_bind("tab: complete")
+        folder = guests.folder if isinstance(guests, Visit) else guests.guest.folder
         banner = (
             f"Here are: {', '.join(names)}.\n"
-            f"For example:\n{_EXAMPLE}Ctrl-D ends the guest. Its console: {testbed.guest.folder}"
+            f"For example:\n{_EXAMPLE}Ctrl-D leaves. The guest's folder: {folder}"
         )
         code.interact(banner, local=names, exitmsg="")
     return 0
 
 
-def _guest_shell(testbed: Testbed) -> int:
+def _guest_shell(ssh: Connection) -> int:
     terminal = os.environ.get("TERM", "linux") if sys.stdin.isatty() else None
-    channel = testbed.guest.ssh.start("exec /bin/sh", terminal=terminal)
-    with _raw(terminal is not None):
+    channel = ssh.start("exec /bin/sh", terminal=terminal)
+    with raw():
         _relay(channel)
     channel.close()
     return max(channel.status, 0)
-
-
-@contextlib.contextmanager
-def _raw(wanted: bool) -> Iterator[None]:
-    """Let every key, Ctrl-C too, go to the guest."""
-    if not wanted:
-        yield
-        return
-    before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _relay(channel: Channel) -> None:

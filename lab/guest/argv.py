@@ -65,6 +65,7 @@ class Boot:
     modules: Path | None = None  # the kernel's, in an archive like the initramfs
     symbols: Path | None = None  # its vmlinux, which names functions
     vmcore: bool = True  # whether the memory of a guest that its kernel lost is kept
+    doors: bool = False  # whether other processes may enter it: `lab.guest.doors`
 
     @property
     def archives(self) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lab.config import Device
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
+from lab.guest import doors
 from lab.guest.accel import Accelerator, Memory
 from lab.guest.argv import INITRAMFS, Boot, arguments, present, script
 from lab.guest.hang import whereabouts
@@ -23,7 +24,7 @@ from lab.guest.qemu import Qemu
 from lab.proc import room_in
 
 if TYPE_CHECKING:
-    from lab.guest.ssh import Connection
+    from lab.guest.ssh import Admission, Connection
 
 READY = "vfio-lab: ready"  # what the image's init prints once its SSH server listens
 TIMER_LOST = "Possible timer handling issue on cpu="  # what RCU makes of it, after 21 s
@@ -68,6 +69,7 @@ class Guest:
         running: Running,
         inquest: Inquest,
         ssh: "Connection",
+        admission: "Admission",
         seconds: Mapping[str, float],
         repeats: int,
     ) -> None:
@@ -75,6 +77,8 @@ class Guest:
         self.console = running.console
         self.monitor = running.monitor
         self.ssh = ssh
+        self.admission = admission
+        """What let us in, and lets in whoever else has it."""
         self.seconds = seconds
         """Seconds from QEMU's start until init was `ready` and until the `login`."""
         self.repeats = repeats
@@ -92,6 +96,11 @@ class Guest:
         self._finding: Finding | None = None
         # QEMU stays when the guest has ended: who waits for an answer would wait in vain.
         running.monitor.when((PANICKED, ENDED), ssh.cut)
+
+    @property
+    def pid(self) -> int:
+        """Its QEMU's process."""
+        return self._running.process.pid
 
     @property
     def folder(self) -> Path:
@@ -222,9 +231,15 @@ def _boot_with(
         store_private(initramfs, whole)
     devices = present(order.machine, hypervisor.qemu)
     started = time.monotonic()
-    with launch(hypervisor.loop, hypervisor.qemu.path, options, folder) as running:
+    with ExitStack() as stack:
+        if order.doors:
+            stack.enter_context(doors.framed(folder))
+            options = [*options, *doors.options()]
+        running = stack.enter_context(
+            launch(hypervisor.loop, hypervisor.qemu.path, options, folder)
+        )
         # Loading paramiko takes as long as the firmware does: do both at once.
-        from lab.guest.ssh import Connection  # noqa: PLC0415
+        from lab.guest.ssh import Admission, Connection  # noqa: PLC0415
 
         inquest = Inquest(running, order, emulated=accelerator is Accelerator.TCG)
         try:
@@ -233,12 +248,15 @@ def _boot_with(
             initramfs.unlink()  # large, and qemu.sh makes it again
         ready = time.monotonic() - started
         try:
-            connection = Connection.login(_ssh_port(running), keys, deadline)
+            admission = Admission(_ssh_port(running), keys.private, keys.host_public)
+            connection = Connection.login(admission, deadline)
         except GuestLost as error:
             raise inquest.boot_failed(error.message).error("boot") from error
         try:
             times = {"ready": ready, "login": time.monotonic() - started}
-            yield Guest(devices, accelerator, running, inquest, connection, times, repeats)
+            yield Guest(
+                devices, accelerator, running, inquest, connection, admission, times, repeats
+            )
         finally:
             connection.close()
 

@@ -24,7 +24,6 @@ import paramiko
 
 from lab.deadline import Deadline
 from lab.errors import GuestLost, InfrastructureError
-from lab.guest.keys import Keys
 
 _LOG = "vfio-lab.ssh"
 _OPEN = 5.0  # seconds
@@ -32,6 +31,15 @@ _CLOSE = 2.0  # seconds for a program to end once its standard input has
 # The program has ended: say so, and stay until our side closes the input.
 _STAY = "status=$?; exec >&- 2>&-; read -rn1 _ && cat >/dev/null; exit $status"
 _TROUBLE = (paramiko.SSHException, OSError, EOFError)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What lets one in: the port on 127.0.0.1, our key, and the one that the server will show."""
+
+    port: int
+    private: bytes
+    host_public: bytes
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,10 @@ class Connection:
         self._ending: list[paramiko.Channel] = []  # told to end, and not seen to
 
     @classmethod
-    def login(cls, port: int, keys: Keys, deadline: Deadline) -> "Connection":
+    def login(cls, admission: Admission, deadline: Deadline) -> "Connection":
         """Connect to a guest that said that it listens. Raises GuestLost."""
         logging.getLogger(_LOG).addHandler(logging.NullHandler())
+        port = admission.port
         try:
             end = socket.create_connection(("127.0.0.1", port), deadline.left)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -115,14 +124,14 @@ class Connection:
             transport.set_log_channel(_LOG)
             transport.start_client(timeout=deadline.left)
             shown = transport.get_remote_server_key().asbytes()
-            if shown != keys.host_public:
+            if shown != admission.host_public:
                 transport.close()
                 raise InfrastructureError(
                     f"port {port} shows a host key that is not this guest's",
                     hint="something else listens there; run the command again",
                 )
             transport.auth_timeout = deadline.left
-            key = paramiko.Ed25519Key(file_obj=io.StringIO(keys.private.decode()))
+            key = paramiko.Ed25519Key(file_obj=io.StringIO(admission.private.decode()))
             transport.auth_publickey("root", key)
         except _TROUBLE as error:
             raise GuestLost(f"SSH on port {port} does not let us in: {error!r}") from error

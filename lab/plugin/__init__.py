@@ -14,5 +14,6 @@ pytest_plugins = [
     "lab.plugin.sessions",
     "lab.plugin.workers",
     "lab.plugin.verdicts",
+    "lab.plugin.hold",
     "lab.plugin.deadlines",
 ]

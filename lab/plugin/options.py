@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
     add("--slow", action="store_true", help="tests that take minutes each, too")
     add("--boot-timeout", type=float, default=120.0, metavar="S", help="seconds (default: 120)")
+    add("--hold", action="store_true", help="stop at a test that fails, its guest alive")
     add("--no-vmcore", action="store_true", help="keep no memory of guests that the kernel loses")
 
 
@@ -75,6 +76,7 @@ def choice_of(config: pytest.Config) -> Choice:
         boot_timeout=option.boot_timeout,
         seed=option.seed,
         vmcore=not option.no_vmcore,
+        doors=option.hold,
     )
 
 

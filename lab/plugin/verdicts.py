@@ -6,6 +6,7 @@ from collections.abc import Generator
 import pytest
 
 from lab.expected import Announced
+from lab.plugin.hold import stop_afterwards
 from lab.plugin.items import SUITE, id_of, mode_of, own_machine, program_of, rule_of
 from lab.plugin.options import SESSION
 from lab.plugin.sessions import PROSPECT
@@ -78,7 +79,7 @@ def pytest_runtest_makereport(
     if call.excinfo and excused(watch.so_far, known).verdict is Verdict.KNOWN:
         result.outcome, result.wasxfail = "skipped", known  # pytest's way of saying the same
     if call.when == "teardown":
-        verdict = excused(watch.end(), known)
+        verdict = excused(watch.end(None if known else stop_afterwards(item)), known)
         record = TestRecord(
             id=id_of(item),
             suite=item.stash[SUITE],

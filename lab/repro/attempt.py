@@ -11,7 +11,6 @@ from pathlib import Path
 from lab.agent.errors import RemoteError
 from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
-from lab.cell import Testbed
 from lab.config import known
 from lab.deadline import Deadline
 from lab.errors import ConfigurationError, GuestLost, LabError
@@ -25,6 +24,7 @@ from lab.repro.sign import Kind, Sign, split
 from lab.results.record import Written
 from lab.splats import Kind as SplatKind
 from lab.splats import find
+from lab.testbed import Testbed
 
 _EVIDENCE = ("console.log", running.OUTPUT, "qemu.log", "qemu.sh", LOG, VMCORE)
 _LATER = 0.5  # seconds: what the kernel does in a work item, or when RCU lets it, has come by then

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from lab.agent.errors import RemoteError
 from lab.agent.syscalls import Syscall
-from lab.cell import Testbed
 from lab.deadline import Deadline
 from lab.errors import InfrastructureError, LabError
 from lab.programs import run as running
 from lab.repro.order import Order, Stress
+from lab.testbed import Testbed
 
 SOURCE = Path(__file__).with_name("vfio-lab-stress.c")
 NAME = SOURCE.stem  # of its processes
