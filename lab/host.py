@@ -19,6 +19,7 @@ from lab.cache import Cache
 from lab.condition import needs
 from lab.config import DebSource, GitSource, Kernel, Lab, Machine, PackageSource
 from lab.debian import KEYRING, Archive
+from lab.debug.debugger import Debugger, must_know_guests
 from lab.errors import ConfigurationError, LabError
 from lab.guest import AcceleratorMemory, Qemu, find_qemu
 from lab.guest.accel import KVM_NODE, kvm_obstacle
@@ -75,6 +76,7 @@ def findings(lab: Lab, given_qemu: Path | None, cache: Cache) -> Iterator[Findin
     yield from _packages(lab, ready)
     yield from _compilers(lab, cache)
     yield from _qemu(lab, given_qemu, cache)
+    yield from map(_debugger, Debugger)
     yield _mirror(lab, cache, ready)
     yield from _space(cache, ready)
     yield _memory(lab)
@@ -242,6 +244,20 @@ def _kvm(qemu: Qemu, cache: Cache) -> Finding:
     why = known["why"].strip().splitlines()[0]
     mend = "`vfio-lab doctor --probe` tries again, after a change of host, QEMU or hypervisor"
     return Finding("KVM", Mark.COSTS, f"tried, and no guest boots: {why}", _TCG, mend)
+
+
+def _debugger(each: Debugger) -> Finding:
+    name, program = each.value, each.find()
+    if not program:
+        cost = f"`vfio-lab {name}` and `vfio-lab crash --{name}` do not work"
+        return Finding(name, Mark.COSTS, "is not installed", cost, each.remedy)
+    try:
+        if each is Debugger.DRGN:
+            must_know_guests(program)
+    except ConfigurationError as error:
+        cost = "`vfio-lab drgn` does not work"
+        return Finding(name, Mark.COSTS, error.message, cost, error.hint or "")
+    return Finding(name, Mark.OK, f"{program}, for guests that live and for dumps")
 
 
 def _mirror(lab: Lab, cache: Cache, ready: Ready) -> Finding:

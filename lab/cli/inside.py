@@ -9,6 +9,7 @@ import typer
 from lab.cli.app import app
 from lab.cli.options import (
     BootTimeout,
+    Commands,
     Guest,
     Image,
     Json,
@@ -113,3 +114,42 @@ def shell(
         boot_timeout=boot_timeout,
     )
     sys.exit(open_shell(Lab.find(lab_folder), guest, choice, sh=sh))
+
+
+@app.command()
+def gdb(
+    guest: Guest = None,
+    lab_folder: LabFolder = None,
+    new: New = False,
+    kernel: Kernel = None,
+    machine: Machine = None,
+    qemu_arg: QemuArgs = None,
+    command: Commands = None,
+) -> None:
+    """gdb on a guest's kernel, with its vmlinux, its sources and its own scripts (lx-ps, ...).
+
+    The guest stands while gdb has it, and runs on when gdb leaves.
+    """
+    from lab.commands.debugger import open_gdb
+    from lab.config import Lab
+
+    choice = boot_choice(new, kernel=kernel, machine=machine, qemu_arguments=tuple(qemu_arg or ()))
+    sys.exit(open_gdb(Lab.find(lab_folder), guest, choice, command or ()))
+
+
+@app.command()
+def drgn(
+    guest: Guest = None,
+    lab_folder: LabFolder = None,
+    new: New = False,
+    kernel: Kernel = None,
+    machine: Machine = None,
+    qemu_arg: QemuArgs = None,
+    command: Commands = None,
+) -> None:
+    """drgn on a guest's kernel, which runs on meanwhile. For one that is lost: `vfio-lab crash`."""
+    from lab.commands.debugger import open_drgn
+    from lab.config import Lab
+
+    choice = boot_choice(new, kernel=kernel, machine=machine, qemu_arguments=tuple(qemu_arg or ()))
+    sys.exit(open_drgn(Lab.find(lab_folder), guest, choice, command or ()))

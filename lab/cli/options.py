@@ -68,6 +68,10 @@ Guest = Annotated[
         "is held or open, or else a new one.",
     ),
 ]
+Commands = Annotated[
+    list[str] | None,
+    typer.Option("--exec", metavar="CMD", help="Run this in it, and end; may be repeated."),
+]
 New = Annotated[bool, typer.Option("--new", help="Boot a new one, as any option for it does.")]
 
 

@@ -77,7 +77,8 @@ def crash(
     ] = None,
 ) -> None:
     """Open the memory of a guest that its kernel lost, with that kernel's symbols."""
-    from lab.commands.crash import Debugger, open_crash
+    from lab.commands.crash import open_crash
+    from lab.debug.debugger import Debugger
 
     if drgn and gdb:
         raise ConfigurationError("--drgn and --gdb exclude each other")

@@ -2,16 +2,13 @@
 """`vfio-lab crash`: the memory of a guest that its kernel lost, in a debugger."""
 
 import contextlib
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from lab.commands.bundle import find_run
+from lab.debug.debugger import Debugger, choose, run, vmlinux_of
 from lab.errors import ConfigurationError
 from lab.guest.vmcore import VMCORE
 from lab.kernel.prebuilt import of_bzimage
@@ -19,48 +16,6 @@ from lab.progress import Progress
 from lab.results.folder import LATEST, RESULTS, RunFolder, runs
 from lab.vmcore import elf
 from lab.vmcore.kdump import Kdump
-
-# gdb's threads are CPUs, from 1 on. The one that panicked is shown, if one did (kernel/panic.c).
-_GDB_BEGIN = 'eval "thread %d", panic_cpu.counter < 0 ? 1 : panic_cpu.counter + 1'
-
-
-class Debugger(Enum):
-    """What opens a dump; the value is its program."""
-
-    DRGN = "drgn"
-    GDB = "gdb"
-
-    def find(self) -> str | None:
-        """Its program, on the path or beside our Python."""
-        return shutil.which(self.value) or shutil.which(
-            self.value, path=Path(sys.executable).parent
-        )
-
-    @property
-    def remedy(self) -> str:
-        """How it comes onto a host that has it not."""
-        if self is Debugger.DRGN:
-            return f"{sys.executable} -m pip install drgn"
-        return "apt-get install gdb"
-
-    def argv(self, core: Path, vmlinux: Path, commands: Sequence[str]) -> list[str]:
-        """With `commands` it runs these and ends."""
-        # fmt: off
-        if self is Debugger.DRGN:
-            return [
-                "-q",
-                "-c", str(core),
-                "-s", str(vmlinux),
-                *(["-e", "\n".join(commands)] if commands else []),
-            ]
-        return [
-            "-q",
-            *(["-batch"] if commands else []),
-            "-ex", _GDB_BEGIN,
-            *(word for command in commands for word in ("-ex", command)),
-            str(vmlinux), str(core),
-        ]
-        # fmt: on
 
 
 @dataclass(frozen=True)
@@ -74,12 +29,7 @@ class Crash:
         """Of the kernel that the guest ran. Raises ConfigurationError where it is gone."""
         part = self.run.read_replay().kernel
         part.check()
-        if vmlinux := of_bzimage(part.title, part.path).vmlinux:
-            return vmlinux
-        raise ConfigurationError(
-            f"{part.path} has no vmlinux beside it, and a debugger needs one",
-            hint="a kernel that Debian built, or one out of a bundle without --symbols, has none",
-        )
+        return vmlinux_of(of_bzimage(part.title, part.path))
 
 
 def open_crash(
@@ -92,14 +42,12 @@ def open_crash(
     """
     crash = find(target)
     vmlinux = crash.vmlinux()
-    chosen, program = _choose(debugger)
+    chosen, program = choose([debugger] if debugger else list(Debugger))
     with tempfile.TemporaryDirectory(prefix="vfio-lab-crash-") as folder:
         core = Path(folder) / "core"
         with Progress().step(f"read {crash.vmcore}"):
             elf.write(Kdump.read(crash.vmcore), core)
-        return subprocess.run(
-            [program, *words, *chosen.argv(core, vmlinux, commands)], check=False
-        ).returncode
+        return run([program, *words, *chosen.on_core(core, vmlinux, commands)])
 
 
 def find(target: str) -> Crash:
@@ -164,14 +112,3 @@ def _dump_of(run: RunFolder, id_: str) -> Path | None:
 def _told_by_tests(run: RunFolder) -> str | None:
     found = [test.id for test in run.read().tests if _dump_of(run, test.id)]
     return f"these tests have one: {', '.join(found)}" if found else None
-
-
-def _choose(wanted: Debugger | None) -> tuple[Debugger, str]:
-    """The one that was asked for, or the first that is installed."""
-    among = [wanted] if wanted else list(Debugger)
-    for each in among:
-        if program := each.find():
-            return each, program
-    names = " or ".join(each.value for each in among)
-    remedies = ", or ".join(each.remedy for each in among)
-    raise ConfigurationError(f"{names} is not installed", hint=remedies)

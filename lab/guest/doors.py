@@ -2,8 +2,8 @@
 """Doors: ways into a guest for others than the process that booted it.
 
 They are sockets of QEMU's in a folder that nobody but the user enters: `qmp`, where commands do
-something and leave; `monitor`, where a person stays; and, while it is wanted, `gdb`. Each takes one
-at a time, the next one waits. A guest has none unless it is asked for.
+something and leave; `monitor` and `drgn`, where a person stays; and, while it is wanted, `gdb`.
+Each takes one at a time, the next one waits. A guest has none unless it is asked for.
 """
 
 import os
@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FOLDER = "doors"  # in the guest's own
-QMP, MONITOR, GDB = "qmp", "monitor", "gdb"
+QMP, MONITOR, DRGN, GDB = "qmp", "monitor", "drgn", "gdb"
 GDB_SERVER = f"gdbserver unix:{FOLDER}/{GDB},server=on,wait=off"  # for the human monitor
 
 
 def options() -> list[str]:
-    """QEMU's for both monitors; it stands in the guest's folder."""
+    """QEMU's for its monitors; it stands in the guest's folder."""
     return [
         word
-        for name in (QMP, MONITOR)
+        for name in (QMP, MONITOR, DRGN)
         for word in (
             *("-chardev", f"socket,id=door-{name},path={FOLDER}/{name},server=on,wait=off"),
             *("-mon", f"chardev=door-{name},mode=control"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.cell import Cell, Choice
+from lab.debug.debugger import Debugger
 from lab.guest import doors
 from lab.testing import lacking
 
@@ -105,7 +106,7 @@ def test_nobody_else_reaches_the_doors(new_cell: Callable[..., Cell], tmp_path: 
     """The folder keeps them out: without it they are in."""
     folder = new_cell(doors=True).testbed().guest.folder / doors.FOLDER
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert {file.name for file in folder.iterdir()} == {doors.QMP, doors.MONITOR}
+    assert {file.name for file in folder.iterdir()} == {doors.QMP, doors.MONITOR, doors.DRGN}
     if os.geteuid() != 0:
         raise lacking("root, to become another user")
     for parent in (tmp_path, *tmp_path.parents):
@@ -114,6 +115,31 @@ def test_nobody_else_reaches_the_doors(new_cell: Callable[..., Cell], tmp_path: 
     folder.chmod(0o755)
     (folder / doors.QMP).chmod(0o777)
     assert others_can_connect(folder / doors.QMP)
+
+
+def test_a_living_kernel_in_debuggers(new_cell: Callable[..., Cell]) -> None:
+    """Those that this host has. What ran before runs on, also when a debugger is killed."""
+    testbed = new_cell(doors=True).testbed()
+    number = str(testbed.guest.pid)
+    if not any(each.find() for each in Debugger):
+        raise lacking("gdb or drgn")
+    if Debugger.GDB.find():
+        asked = ("list vfio_df_open,+1", "hbreak vfio_df_open", "lx-version", "info threads")
+        shown = vfio_lab("gdb", number, *(word for each in asked for word in ("--exec", each)))
+        assert shown.returncode == 0, shown.stderr
+        assert "struct vfio_device *device = df->device;" in shown.stdout
+        assert re.search(r"breakpoint 1 at 0xffffffff\w+: file \S+vfio_main.c", shown.stdout)
+        assert f"Linux version {testbed.hands.read_text('/proc/sys/kernel/osrelease').strip()}" in (
+            shown.stdout
+        )
+        assert "CPU#1" in shown.stdout
+        assert testbed.guest.clock_goes()
+        killed = vfio_lab("gdb", number, "--exec", "shell kill -9 $PPID")
+        assert killed.returncode != 0
+        assert testbed.guest.clock_goes()
+    if Debugger.DRGN.find():
+        shown = vfio_lab("drgn", number, "--exec", "print(prog['init_task'].comm)")
+        assert (shown.returncode, shown.stdout) == (0, '(char [16])"swapper/0"\n')
 
 
 def test_the_prompt_of_a_held_test(small_lab: "SmallLab", choice: Choice) -> None:

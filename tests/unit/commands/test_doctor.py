@@ -80,8 +80,9 @@ class Host:
         patch.setattr(host, "KVM_NODE", self.node)
         patch.setattr(host, "KEYRING", self.keyring)
         patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-        for name in ("gcc", "ld", "clang", "ld.lld", "musl-gcc", "ccache", "bwrap"):
+        for name in ("gcc", "ld", "clang", "ld.lld", "musl-gcc", "ccache", "bwrap", "gdb"):
             self.program(name, f"echo {name} 12.2.0")
+        self.program("drgn", "echo --qemu ADDRESS")
         self.qemu()
         self.packages()
         self.space(100 * 10**9)
@@ -291,6 +292,17 @@ def test_a_missing_package_has_its_apt_line(
     assert found[package]["mend"] == f"apt-get install {package}"
     assert found[package]["found"] == f"is not installed ({need(package).purpose})"
     assert "host packages" not in found
+
+
+def test_debuggers_are_optional(machine: Host, examined: Callable[[], Any]) -> None:
+    machine.lacks_program("gdb")
+    machine.program("drgn", "echo of the year before")
+    status, found = examined()
+    assert status == 0
+    assert (found["gdb"]["mark"], found["gdb"]["mend"]) == ("costs", "apt-get install gdb")
+    assert found["drgn"]["mark"] == "costs"
+    assert "too old" in found["drgn"]["found"]
+    assert "pip install --upgrade drgn" in found["drgn"]["mend"]
 
 
 def test_clang_is_optional_and_gcc_is_not(machine: Host, examined: Callable[[], Any]) -> None:
