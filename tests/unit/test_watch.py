@@ -26,8 +26,7 @@ class Scene:
             heard=0,
             faults_heard=0,
             ssh=SimpleNamespace(run=lambda *_, **__: SimpleNamespace(output="")),
-            clock_goes=lambda: True,
-            stuck_interrupt=lambda: "",
+            silent=lambda _: None,
             printed_since=lambda _: "",
         )
         self.testbed = SimpleNamespace(
