@@ -2,6 +2,7 @@
 """Commands that look inside a guest: one that lives, or a new one."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,9 @@ from lab.cli.options import (
     Kernel,
     LabFolder,
     Machine,
+    Modes,
     New,
+    Out,
     Patches,
     QemuArgs,
     QemuPath,
@@ -153,3 +156,71 @@ def drgn(
 
     choice = boot_choice(new, kernel=kernel, machine=machine, qemu_arguments=tuple(qemu_arg or ()))
     sys.exit(open_drgn(Lab.find(lab_folder), guest, choice, command or ()))
+
+
+@app.command()
+def trace(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEST|PROG", help="A pytest id, an expression as for -k, or a program."
+        ),
+    ],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARGS]...", help="The program's; options of its own after `--`."),
+    ] = None,
+    lab_folder: LabFolder = None,
+    kernel: Kernel = None,
+    series_file: SeriesFile = None,
+    machine: Machine = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="A device that a program is told of."),
+    ] = None,
+    mode: Modes = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option("--event", metavar="E", help="iommu, iommu/map, ...; may be repeated."),
+    ] = None,
+    graph: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FUNC", help="This function and all that it calls; may be repeated."),
+    ] = None,
+    out: Out = None,
+    qemu: QemuPath = None,
+    qemu_arg: QemuArgs = None,
+    boot_timeout: BootTimeout = 120.0,
+) -> None:
+    """Trace the kernel during a test, or while a program runs: events, or calls of functions.
+
+    The default are the events of iommu, intel_iommu and vfio that the kernel has. It needs ftrace:
+    --kernel v6.12+trace, or one that Debian built. In traces/ of the run's folder are trace.txt,
+    trace.dat (trace-cmd report, KernelShark) and trace.json (ui.perfetto.dev).
+    """
+    from lab.cell import Choice, series_of
+    from lab.commands.execute import Order
+    from lab.commands.trace import is_program, trace_program, trace_test
+    from lab.config import Lab, known
+    from lab.contract import Mode
+    from lab.debug.ftrace import Wish
+
+    choice = Choice(
+        kernel=kernel,
+        series=series_of(series_file, None),
+        machine=machine,
+        qemu=qemu,
+        qemu_arguments=tuple(qemu_arg or ()),
+        boot_timeout=boot_timeout,
+    )
+    wish = Wish(tuple(event or ()), tuple(graph or ()))
+    lab, modes = Lab.find(lab_folder), tuple(mode or ())
+    if not is_program(target):
+        sys.exit(trace_test(lab, choice, target, modes, wish, out=out))
+    order = Order(
+        program=Path(target),
+        arguments=tuple(arguments or ()),
+        devices=tuple(device or ()),
+        mode=Mode(known("mode", modes[0], list(Mode))) if modes else None,
+    )
+    sys.exit(trace_program(lab, choice, order, wish, out=out))

@@ -118,8 +118,9 @@ def run(
         repeat=repeat,
         timeout=test_timeout,
     )
+    also = ["--hold"] if hold else []
     sys.exit(
-        run_suites(lab, choice, selection, workers=workers, out=out, as_json=as_json, hold=hold)
+        run_suites(lab, choice, selection, workers=workers, out=out, as_json=as_json, also=also)
     )
 
 

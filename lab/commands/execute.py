@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`vfio-lab exec`: a program of the user's own in a guest, and what became of it."""
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from lab.splats import Kind, find
 from lab.testbed import Testbed
 
 SUITE = "exec"
+Around = Callable[[Session, Testbed], AbstractContextManager[object]]
 
 _VERDICTS = {
     Outcome.PASSED: Verdict.KEPT,
@@ -57,11 +60,19 @@ class Order:
         return [*found, "--", str(self.program.absolute()), *self.arguments]
 
 
-def execute(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json: bool) -> int:
+def execute(
+    lab: Lab,
+    choice: Choice,
+    order: Order,
+    *,
+    out: Path | None,
+    as_json: bool,
+    around: Around | None = None,
+) -> int:
     """Run it, show what it prints as it comes, and report; returns the exit status.
 
     The program's output goes to standard output and the report to standard error; with `as_json`
-    it is the other way round.
+    it is the other way round. It runs within what `around` makes of its guest.
     """
     words = [str(order.program), *order.arguments]
     session = Session(
@@ -70,7 +81,7 @@ def execute(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json
     finished = True
     try:
         session.prepare()
-        _run(session, order, sys.stderr.fileno() if as_json else sys.stdout.fileno())
+        _run(session, order, sys.stderr.fileno() if as_json else sys.stdout.fileno(), around)
     except LabError as error:
         session.add_trouble(error)
     except KeyboardInterrupt:
@@ -83,7 +94,7 @@ def execute(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json
     return record.status
 
 
-def _run(session: Session, order: Order, show: int) -> None:
+def _run(session: Session, order: Order, show: int, around: Around | None) -> None:
     assert session.cell is not None
     cell = session.cell
     program = compiling.program(
@@ -97,7 +108,8 @@ def _run(session: Session, order: Order, show: int) -> None:
     start = testbed.guest.console.size
     session.called()
     began = time.monotonic()
-    records = list(_attempt(order, testbed, argv, environment, show))
+    with around(session, testbed) if around else contextlib.nullcontext():
+        records = list(_attempt(order, testbed, argv, environment, show))
     seconds = time.monotonic() - began
     printed = testbed.guest.printed_since(start)
     # A program has no way to announce the DMA that it lets the IOMMU block.

@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ class Selection:
     first: bool = False  # stop at the first that fails
     repeat: int = 1
     timeout: float | None = None  # seconds for a test; None: what the plugin says
+    places: tuple[str, ...] = ()  # only the tests there, as pytest names them
 
     @property
     def is_whole(self) -> bool:
@@ -57,16 +59,17 @@ def run_suites(
     workers: int | None = None,
     out: Path | None,
     as_json: bool,
-    hold: bool = False,
+    also: Sequence[str] = (),
 ) -> int:
     """Run suites and report; returns the exit status.
 
-    Without a number of `workers` whole suites have as many as the host has room for. With `hold`
-    it stops at a test that fails, which is for one worker.
+    Without a number of `workers` whole suites have as many as the host has room for. `also` are
+    words for pytest that do not say which tests: how they run, in one process.
     """
-    if hold and (workers or 1) > 1:
-        raise ConfigurationError("--hold stops at one test at a time: it goes without -n")
-    paths = [lab.path(lab.suite(name).tests) for name in selection.suites]
+    if also and (workers or 1) > 1:
+        raise ConfigurationError(f"{also[0]} is about one test at a time: it goes without -n")
+    suites = [str(lab.suite(name).tests) for name in selection.suites]
+    paths = [str(lab.path(Path(place))) for place in selection.places or suites]
     if not choice.machine:
         choice = replace(choice, suites_machine=lab.machine_for(selection.suites))
     progress = Progress()
@@ -77,14 +80,14 @@ def run_suites(
         progress,
         out=out,
         selection=words,
-        words=[str(lab.suite(name).tests) for name in selection.suites] + selection.words(),
+        words=[*(selection.places or suites), *selection.words()],
     )
     try:
         if workers is None:
             machine = lab.machine(session.machine_name)
-            workers = room.workers(machine) if selection.is_whole and not hold else 1
+            workers = room.workers(machine) if selection.is_whole and not also else 1
         session.prepare(guests=workers == 1)
-        words = [str(path) for path in paths] + selection.words() + (["--hold"] if hold else [])
+        words = [*paths, *selection.words(), *also]
         _pytest(session, [*words, "-n", str(workers if workers > 1 else 0)])
     except (LabError, KeyboardInterrupt) as error:
         if isinstance(error, LabError):

@@ -15,5 +15,6 @@ pytest_plugins = [
     "lab.plugin.workers",
     "lab.plugin.verdicts",
     "lab.plugin.hold",
+    "lab.plugin.tracing",
     "lab.plugin.deadlines",
 ]

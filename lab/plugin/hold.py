@@ -36,7 +36,7 @@ _PACKAGE = Path(lab.__file__).parent
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     if config.option.hold and getattr(config.option, "numprocesses", None):
-        raise pytest.UsageError("--hold stops at one test at a time: it goes without -n")
+        raise pytest.UsageError("--hold is about one test at a time: it goes without -n")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
     add("--slow", action="store_true", help="tests that take minutes each, too")
     add("--boot-timeout", type=float, default=120.0, metavar="S", help="seconds (default: 120)")
+    add("--ftrace", action="store_true", help="trace the kernel during each test's own code")
+    add("--ftrace-event", action="append", metavar="E", help="these events: iommu, iommu/map, ...")
+    add("--ftrace-graph", action="append", metavar="F", help="this function, and what it calls")
     add("--hold", action="store_true", help="stop at a test that fails, its guest alive")
     add("--no-vmcore", action="store_true", help="keep no memory of guests that the kernel loses")
 

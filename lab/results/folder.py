@@ -11,6 +11,7 @@
 | replay.json   | the same for `vfio-lab replay` and `vfio-lab bundle`   |
 | guests/001/   | a guest's console, its QEMU's argv                     |
 | tests/NAME/   | of a test with trouble: `lab.results.evidence`         |
+| traces/NAME/  | of a test that was traced: `lab.debug.ftrace`          |
 """
 
 import contextlib
@@ -86,9 +87,16 @@ class RunFolder:
 
         Several workers may ask at once, also for the same id. Raises OSError.
         """
+        return self._new("tests", id_)
+
+    def trace(self, id_: str) -> Path:
+        """The same for what was traced of it."""
+        return self._new("traces", id_)
+
+    def _new(self, kind: str, id_: str) -> Path:
         name = _readable(id_)
         for number in itertools.count(1):
-            folder = self.path / "tests" / (name if number == 1 else f"{name}-{number}")
+            folder = self.path / kind / (name if number == 1 else f"{name}-{number}")
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(parents=True)
                 return folder

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A test that fails is held, and its guest is entered from another process."""
 
+import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,7 +183,7 @@ def test_not_in_several_workers(small_lab: "SmallLab", command: str) -> None:
     start = small_lab.start if command == "run" else small_lab.start_pytest
     outcome = start("--hold", "-n", "2").outcome()
     assert outcome.status != 0
-    assert "--hold stops at one test at a time: it goes without -n" in outcome.stderr
+    assert "--hold is about one test at a time: it goes without -n" in outcome.stderr
 
 
 def test_a_guest_of_a_command_of_its_own(choice: Choice, tmp_path: Path) -> None:
@@ -193,3 +195,31 @@ def test_a_guest_of_a_command_of_its_own(choice: Choice, tmp_path: Path) -> None
     nobody = vfio_lab("console", "12345678")
     assert nobody.returncode == 2
     assert "12345678 is no living guest with doors" in nobody.stderr
+
+
+_TRACED = """\
+from lab.vfio.modes import open_device
+
+def test_maps(process, edu, modes):
+    with open_device(process, edu, modes[0]) as opened, process.mmap(4096) as memory:
+        opened.space.map(0x100000, memory)
+"""
+
+
+def test_what_the_kernel_did_during_a_test(small_lab: "SmallLab") -> None:
+    """A kernel without ftrace says so, and which one has it."""
+    small_lab.suite(_TRACED)
+    outcome = small_lab.pytest("--ftrace")
+    if outcome.status == 2:
+        assert "this kernel has no ftrace (CONFIG_FTRACE)" in outcome.tests["test_maps"]["message"]
+        raise lacking("a kernel with ftrace: --kernel v6.12+trace")
+    (folder,) = (outcome.folder / "traces").iterdir()
+    text = (folder / "trace.txt").read_text()
+    assert re.search(r"map: IOMMU: iova=0x0*100000 - 0x0*101000", text)
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    assert "map" in [event["name"] for event in events if event["ph"] == "i"]
+    if not shutil.which("trace-cmd"):
+        raise lacking("trace-cmd")
+    argv = ["trace-cmd", "report", "-i", str(folder / "trace.dat")]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"map: +IOMMU: iova=0x0*100000", said)
