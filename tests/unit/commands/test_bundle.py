@@ -23,7 +23,7 @@ KEPT, BROKEN, LOST, ERROR = (
     Verdict.KEPT, Verdict.BROKEN, Verdict.GUEST_LOST, Verdict.LAB_ERROR,
 )  # fmt: skip
 # Leaves the record that lies beside it, and keeps the words that it was called with.
-PYTHON = """#!{python}
+PYTHON = """#!{python} -IS
 import os, sys
 from pathlib import Path
 here = Path(__file__).parent

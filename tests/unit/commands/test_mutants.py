@@ -40,7 +40,7 @@ suites: {contract: {tests: tests}}
 run: {kernel: v6, machine: vtd, suites: [contract]}
 """
 # A run of a kernel whose file says what is wrong with it: "RULE VERDICT" a line, or "lost".
-RUN = """#!{python}
+RUN = """#!{python} -IS
 import json, sys
 from pathlib import Path
 words = sys.argv[1:]

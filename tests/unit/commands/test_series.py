@@ -54,7 +54,7 @@ diff --git a/drivers/vfio/group.c b/drivers/vfio/group.c
 # machine, and with "reports" there is a report of the kernel's own, which every kernel brings where
 # tests run again. With "vexes" as the last of them the lab fails. The base "shaky" breaks OWN-3 but
 # not again, "fickle" breaks OWN-1 only then.
-RUN = """#!{python}
+RUN = """#!{python} -IS
 import json, re, sys
 from pathlib import Path
 words = sys.argv[1:]

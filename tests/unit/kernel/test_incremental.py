@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Series on a base: what applies, what is compiled anew, and what goes wrong."""
 
+import hashlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from difflib import unified_diff
 from pathlib import Path
 from typing import Protocol
 
@@ -116,28 +117,46 @@ def base(files: Path, compiled: Compiled, lab: Lab, cache: Cache, progress: Prog
     return found
 
 
+MAIL = """\
+From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
+From: A <a@b.test>
+Date: Sun, 22 Nov 2026 12:00:00 +0000
+Subject: {subject}
+
+---
+{diff}-- \n2.39.5
+
+"""
+
+
+def diff(file: str, before: str, after: str) -> str:
+    """As git writes it, with the blobs that a three-way merge looks for."""
+    blobs = [
+        hashlib.sha1(b"blob %d\0%s" % (len(text), text.encode())).hexdigest()
+        for text in (before, after)
+    ]
+    head = f"diff --git a/{file} b/{file}\nindex {blobs[0]}..{blobs[1]} 100644\n"
+    old, new = (text.splitlines(keepends=True) for text in (before, after))
+    return head + "".join(unified_diff(old, new, f"a/{file}", f"b/{file}"))
+
+
 @pytest.fixture
 def series(files: Path, tmp_path: Path) -> Write:
     """Writes an mbox; each edit, of a line of a file, is a patch of it."""
 
     def write(name: str, *edits: tuple[str, str, str]) -> Series:
-        place = tmp_path / "mails" / name
-        shutil.copytree(files, place / "tree")
-        git = ["git", "-C", str(place / "tree"), "-c", "user.name=A", "-c", "user.email=a@b.test"]
-
-        def run(*words: str) -> bytes:
-            return subprocess.run([*git, *words], check=True, capture_output=True).stdout
-
-        run("init", "-q")
-        run("add", ".")
-        run("commit", "-q", "-m", "base")
-        for file, old, new in edits:
-            path = place / "tree" / file
-            assert old in path.read_text()
-            path.write_text(path.read_text().replace(old, new))
-            run("commit", "-q", "-a", "-m", f"{file}: {new.strip()}")
+        place = tmp_path / "mails"
+        place.mkdir(exist_ok=True)
+        texts: dict[str, str] = {}
+        mails = []
+        for number, (file, old, new) in enumerate(edits, 1):
+            before = texts.get(file) or (files / file).read_text()
+            assert old in before
+            texts[file] = before.replace(old, new)
+            subject = f"[PATCH {number}/{len(edits)}] {file}: {new.strip()}"
+            mails.append(MAIL.format(subject=subject, diff=diff(file, before, texts[file])))
         mbox = place / f"{name}.mbox"
-        mbox.write_bytes(run("format-patch", f"-{len(edits)}", "--stdout"))
+        mbox.write_text("".join(mails))
         return Series.read(mbox)
 
     return write

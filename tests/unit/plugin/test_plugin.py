@@ -78,7 +78,7 @@ def test_workers_wait_for_no_run_that_does_not_begin(pytester: pytest.Pytester, 
     folder.mkdir()
     (folder / "test_new.py").write_text("def test_new(): pass\n")
     words = ["--rootdir", str(lab), "--tests", str(folder), str(folder)]
-    said = pytester.runpytest_subprocess("-n", "2", "--kernel", "nowhere", *words, timeout=60)
+    said = pytester.runpytest_subprocess("-n", "1", "--kernel", "nowhere", *words, timeout=60)
     assert said.ret == 2
     said.stdout.fnmatch_lines(["*nowhere*"])
 
