@@ -7,6 +7,7 @@ or means something else. A reader passes over fields that it does not know.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,18 +24,25 @@ class Written:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as they stand in results.json."""
-        plain: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        plain: dict[str, Any] = self._adapter().dump_python(self, mode="json")
         return plain
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`. Raises ConfigurationError for what no record can be."""
         try:
-            return TypeAdapter(cls).validate_python(content)
+            read: Self = cls._adapter().validate_python(content)
         except ValidationError as invalid:
             first = invalid.errors()[0]
             place = ".".join(str(step) for step in first["loc"])
             raise ConfigurationError(f"results: {place}: {first['msg']}") from None
+        return read
+
+    @classmethod
+    @cache
+    def _adapter(cls) -> TypeAdapter[Any]:
+        # kept, for to make one takes as long as to write hundreds of records
+        return TypeAdapter(cls)
 
 
 @dataclass(frozen=True)
