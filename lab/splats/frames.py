@@ -63,6 +63,8 @@ _BELONGS = re.compile(
     rf"\s*$|{_FRAME.pattern}|{_TRACE.pattern}|\s*</?[#\w]+>|{_REGISTERS}|{'|'.join(_INSIDE)}"
 )
 _REGISTER = re.compile(_REGISTERS)
+# a disambiguator or a reference back, how long a name is that follows, or what binds these
+_RUST = re.compile(r"[sB][0-9a-zA-Z]*_|(?P<length>[1-9]\d*)_?|[A-Za-z0-9_]")
 _WRAPPER = re.compile(r"__(?:(?:x64|ia32|arm64|riscv|s390x?|se|do)_)(?:compat_)?sys_")
 # What differs between two boots, or two builds, that say the same.
 _PASSING = re.compile(
@@ -129,7 +131,21 @@ def _function(signature: Signature, told: str | None, lines: Sequence[str]) -> s
 
 def _plain(function: str) -> str:
     """Without what the compiler, or an architecture's system call table, made of its name."""
+    if function.startswith("_R"):
+        return _rust(function) or function
     return _WRAPPER.sub("sys_", function.partition(".")[0])
+
+
+def _rust(symbol: str) -> str:
+    """The path in a symbol of Rust's, without the hashes of a build: RFC 2603."""
+    words: list[str] = []
+    place = 2
+    while match := _RUST.match(symbol, place):
+        place = match.end()
+        if match["length"]:
+            words.append(symbol[place : place + int(match["length"])])
+            place += int(match["length"])
+    return "::".join(words)
 
 
 def _first(pattern: re.Pattern[str], lines: Iterable[str]) -> str | None:

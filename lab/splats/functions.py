@@ -8,7 +8,7 @@ import re
 
 # what finds the trouble, prints it, or is called everywhere
 _DETECTORS = r"""
-    (?:_R\w+)?rust_begin_unwind _R\w*4core9panicking\w* arch_stack_walk arch_\w*atomic\w*
+    (?:\w+::)*rust_begin_unwind core::\S+ arch_stack_walk arch_\w*atomic\w*
     __asan_\w+ asm_\w+ assertfail atomic\w* _?atomic\w* do_(?:translation|page)_fault
     (?:__|do_)?bad_area\w* __bad_stack bust_\w+ call_undef_hook check_(?:memory_region|bytes)\w*
     check_(?:noncircular|prev\w*|wait_context|irq_usage|usage\w*|preemption\w*|object|slab)

@@ -416,3 +416,14 @@ def test_a_dentry_in_use_has_the_title_of_every_boot(pointer: str) -> None:
         f"BUG: Dentry {pointer}{{i={pointer[-3:]},n=lo}}  still in use (1) [unmount of proc proc]\n"
     )
     assert titles(log) == ["BUG: Dentry of proc still in use"]
+
+
+@pytest.mark.parametrize("build", ["hgDM7dBCdno", "43vyB533jt3"])
+def test_a_function_in_rust_has_the_name_of_every_build(build: str) -> None:
+    symbol = f"_RNvMs3_NtCs{build}_11rust_binder7processNtB5_7Process10update_ref"
+    log = (
+        "rust_kernel: panicked at drivers/android/binder/process.rs:1:2:\nCall Trace:\n"
+        f" _RNvCs{build}_7___rustc17rust_begin_unwind+0x1/0x2\n"
+        f" _RNvNtCs{build}_4core9panicking9panic_fmt+0x1/0x2\n {symbol}+0x1/0x2\n"
+    )
+    assert titles(log) == ["Rust panic in rust_binder::process::Process::update_ref"]
