@@ -87,6 +87,12 @@ Jobs = Annotated[
         help="Guests at once [default: as many as this host has processors and memory for].",
     ),
 ]
+Reuse = Annotated[
+    bool,
+    typer.Option(
+        "--reuse", help="A guest that is as it was after an attempt serves for the next one."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of what is random in --stress.")]
 
 
@@ -120,12 +126,7 @@ def repro(
     stress: StressKinds = None,
     fault_injection: FaultInjection = None,
     jobs: Jobs = None,
-    reuse: Annotated[
-        bool,
-        typer.Option(
-            "--reuse", help="A guest that is as it was after an attempt serves for the next one."
-        ),
-    ] = False,
+    reuse: Reuse = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the consoles of quiet attempts, too.")
     ] = False,
@@ -172,7 +173,7 @@ def repro(
         timeout=timeout,
         status=status,
         expected=Expectation(expect) if expect else None,
-        limits=Limits(times, duration(lasting) if lasting else None, keep_going),
+        limits=Limits(times, duration(lasting) if lasting else None, None if keep_going else 1),
         jobs=jobs,
         stress=stress_of(stress or ()),
         faults=Faults.read(fault_injection) if fault_injection else None,
@@ -181,3 +182,36 @@ def repro(
         seed=SEED if seed is None else seed,
     )
     sys.exit(attempt(Lab.find(lab_folder), choice, order, out=out, as_json=as_json))
+
+
+bug = typer.Typer(help="Reports that are kept as tests: tests/bugs.", no_args_is_help=True)
+app.add_typer(bug, name="bug")
+
+
+@bug.command("new")
+def new_bug(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run of `repro`: its folder, name, or latest.")
+    ],
+    name: Annotated[str, typer.Option(metavar="NAME", help="What to call it: its folder.")],
+    reference: Annotated[
+        list[str], typer.Option(metavar="REF", help="Where it was reported; may be repeated.")
+    ],
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Default: that of what showed.")
+    ] = None,
+    lab_folder: LabFolder = None,
+) -> None:
+    """Make tests/bugs/NAME of a run in which it showed: its bug.yaml and the reproducer.
+
+    Which releases have it, and which have it no more, is yours to add. Then `vfio-lab run --suite
+    bugs` attempts it on kernels that should be without, and with --affected on the others.
+    """
+    from lab.bugs.keep import keep
+    from lab.commands.bundle import find_run
+    from lab.config import Lab
+
+    lab = Lab.find(lab_folder)
+    folder = lab.path(lab.suite("bugs").tests) / name
+    made = keep(find_run(run), folder, title, reference, lab.variants)
+    print(f"{made.folder}: {made.content.title}")

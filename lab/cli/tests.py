@@ -51,6 +51,10 @@ def run(
     slow: Annotated[
         bool, typer.Option("--slow", help="Tests that take minutes each, too.")
     ] = False,
+    affected: Annotated[
+        bool,
+        typer.Option("--affected", help="Bugs: on kernels that should have them they must show."),
+    ] = False,
     first: Annotated[
         bool, typer.Option("-x", "--first", help="Stop at the first test that fails.")
     ] = False,
@@ -114,6 +118,7 @@ def run(
         keyword=keyword,
         tests=tests,
         slow=slow,
+        affected=affected,
         first=first,
         repeat=repeat,
         timeout=test_timeout,

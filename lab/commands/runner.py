@@ -29,6 +29,7 @@ class Selection:
     keyword: str | None = None
     tests: Path | None = None  # a folder of more of them, that a series brings
     slow: bool = False
+    affected: bool = False  # bugs must show on kernels that should have them
     first: bool = False  # stop at the first that fails
     repeat: int = 1
     timeout: float | None = None  # seconds for a test; None: what the plugin says
@@ -46,6 +47,7 @@ class Selection:
         found += ["-k", self.keyword] if self.keyword else []
         found += ["--tests", str(self.tests)] if self.tests else []
         found += ["--slow"] if self.slow else []
+        found += ["--affected"] if self.affected else []
         found += ["--repeat", str(self.repeat)] if self.repeat != 1 else []
         found += ["--timeout", f"{self.timeout:g}"] if self.timeout is not None else []
         return found + (["-x"] if self.first else [])

@@ -9,6 +9,7 @@ runs as if it were not there.
 pytest_plugins = [
     "lab.plugin.options",
     "lab.plugin.selection",
+    "lab.plugin.bugs",
     "lab.plugin.guests",
     "lab.plugin.devices",
     "lab.plugin.sessions",

@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--qemu", type=Path, metavar="PATH", help="another QEMU")
     add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
     add("--slow", action="store_true", help="tests that take minutes each, too")
+    add("--affected", action="store_true", help="bugs must show on kernels that should have them")
     add("--boot-timeout", type=float, default=120.0, metavar="S", help="seconds (default: 120)")
     add("--ftrace", action="store_true", help="trace the kernel during each test's own code")
     add("--ftrace-event", action="append", metavar="E", help="these events: iommu, iommu/map, ...")
@@ -131,6 +132,7 @@ def words_of(config: pytest.Config, lab: Lab) -> list[str]:
     words += ["--failed", str(option.failed.absolute())] if option.failed else []
     words += ["--only", option.only] if option.only else []
     words += ["--slow"] if option.slow else []
+    words += ["--affected"] if option.affected else []
     words += ["--timeout", f"{option.timeout:g}"] if option.timeout is not None else []
     words += ["--repeat", str(option.repeat)] if option.repeat != 1 else []
     return words + ([f"--maxfail={option.maxfail}"] if option.maxfail else [])

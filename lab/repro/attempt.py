@@ -38,6 +38,10 @@ _PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
 _FUNCTION = re.compile(r"\bin (\w+)")
 
 
+class CannotRun(ConfigurationError):
+    """What is attempted says itself that it makes no sense here: KTAP's SKIP, not applicable."""
+
+
 @dataclass(frozen=True)
 class Attempt(Written):
     """One attempt; `number` counts from 1.
@@ -251,7 +255,7 @@ class _Trial:
     def _of_status(self, ended: Ended) -> tuple[Sign, ...]:
         report = ended.report
         if report and report.skipped is not None:
-            raise ConfigurationError(
+            raise CannotRun(
                 f"{self._tools.program.name} cannot run here: {report.skipped or ended.how}"
             )
         if ended.status == self._order.status:

@@ -10,9 +10,9 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Self
 
-from lab.errors import ConfigurationError, LabError
+from lab.errors import LabError
 from lab.proc import background
-from lab.repro.attempt import Attempt
+from lab.repro.attempt import Attempt, CannotRun
 from lab.repro.order import Order
 from lab.repro.sign import Kind, Sign, split
 from lab.results.folder import RESULTS, RunFolder
@@ -83,7 +83,7 @@ class TestHand:
 
 
 def judged(record: RunRecord, number: int, order: Order) -> Attempt:
-    """What a run of the test says. Raises LabError where nothing, and ConfigurationError where the
+    """What a run of the test says. Raises LabError where nothing, and CannotRun where the
     test does not apply."""
     failed = [each.message for each in record.every_trouble if each.exit_status == 2]
     failed += [test.message for test in record.tests if test.exit_status == 2]
@@ -93,7 +93,7 @@ def judged(record: RunRecord, number: int, order: Order) -> Attempt:
     checked = [test for test in checked if test.verdict is not Verdict.SKIPPED]
     if not checked:
         why = "; ".join(dict.fromkeys(test.message for test in record.tests))
-        raise ConfigurationError(f"{order.what} does not apply here: {why}")
+        raise CannotRun(f"{order.what} does not apply here: {why}")
     signs = [sign for test in checked for sign in _signs(test)]
     signs += [sign for trouble in record.trouble for sign in _signs(trouble)]
     shown, others = split(signs, order.expected)

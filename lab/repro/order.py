@@ -62,12 +62,12 @@ class Faults:
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop: after so many `times`, after so many `seconds`, whichever comes first; None is
-    no limit. Without `keep_going` the first that shows is the last."""
+    """When to stop: after so many `times`, after so many `seconds`, or when so many have `shown`
+    it, whichever comes first; None is no limit."""
 
     times: int | None = None
     seconds: float | None = None
-    keep_going: bool = False
+    shown: int | None = 1
 
     @property
     def most_seconds(self) -> float | None:
@@ -123,7 +123,7 @@ class Order:
         limits = self.limits
         found += ["--times", str(limits.times)] if limits.times else []
         found += ["--for", f"{limits.seconds:g}s"] if limits.seconds else []
-        flags = {"keep-going": limits.keep_going, "reuse": self.reuse, "keep": self.keep}
+        flags = {"keep-going": limits.shown is None, "reuse": self.reuse, "keep": self.keep}
         found += [f"--{name}" for name, given in flags.items() if given]
         found += ["-j", str(self.jobs)] if self.jobs else []
         what = self.what if self.is_test else str(Path(self.what).absolute())

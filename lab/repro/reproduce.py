@@ -60,12 +60,17 @@ class Site:
         kernel = self.parts.kernel
         return f"{kernel.name} ({kernel.release})" if kernel.release else kernel.name
 
-    def jobs(self, order: Order) -> int:
-        """How many guests there are at once: as many as there is room for, and use."""
+    @property
+    def jobs_at_most(self) -> int:
+        """For how many guests there is room."""
         variant = self.lab.variant(self.parts.kernel.fragments)
         machine = self.lab.machine(self.machine).fit_for(variant)
-        most = order.jobs or min(room.processors(), room.guests(machine))
-        return max(1, min(most, order.limits.times or most))
+        return max(1, min(room.processors(), room.guests(machine)))
+
+    def jobs(self, order: Order) -> int:
+        """How many guests there are at once: as many as there is room for, and use."""
+        most = order.jobs or self.jobs_at_most
+        return min(most, order.limits.times or most)
 
 
 class Hand(Protocol):
@@ -115,10 +120,7 @@ class GuestHand:
 
     def close(self) -> None:
         """See `Hand`."""
-        quiet = self._cell.current  # one that would have served again
         self._cell.__exit__(None, None, None)
-        if quiet and not self._order.keep:
-            shutil.rmtree(quiet.guest.folder, ignore_errors=True)
         for failure in self._cell.failures:
             self._site.progress.say(f"a guest did not end as it should: {failure}")
 
@@ -202,7 +204,7 @@ def reproduce(
                     if on_attempt:
                         on_attempt(result)
                     _tell(step, made, order.limits, counter)
-                    if result.shown and not order.limits.keep_going:
+                    if sum(bool(each.shown) for each in made) == order.limits.shown:
                         break
         except KeyboardInterrupt:
             finished = False
@@ -213,20 +215,28 @@ def reproduce(
                 raise
             failures.append(str(error))
             finished = False
+        if not (failures or order.keep):
+            _sweep(site, made)
         shown = sum(bool(attempt.shown) for attempt in made)
         step.result(f"{shown} of {len(made)}" + ("" if finished else ", interrupted"))
     return Reproduction(
-        what=order.what,
+        order=order,
         kernel=site.kernel,
         machine=site.machine,
-        expected=order.expected.text if order.expected else None,
-        words=tuple(order.words()),
         attempts=with_lines(made, site.parts.kernel),
         failures=tuple(failures),
         seconds=round(time.monotonic() - counter.began, 3),
         jobs=jobs,
         finished=finished,
     )
+
+
+def _sweep(site: Site, made: Sequence[Attempt]) -> None:
+    """Guests that would have served again, or were ended amid an attempt, tell nothing."""
+    kept = {Path(path).parent for attempt in made for path in attempt.evidence}
+    for folder in site.folder.path.glob(f"guests/{site.prefix}g*"):
+        if folder.relative_to(site.folder.path) not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep_one_dump(site: Site, before: Sequence[Attempt], attempt: Attempt) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lab.repro import rate as rates
 from lab.repro.attempt import Attempt
+from lab.repro.order import Order
 from lab.results.record import Written
 
 FILE = "repro.json"
@@ -16,21 +17,24 @@ FILE = "repro.json"
 class Reproduction(Written):
     """What was attempted, on what, and what came of it.
 
-    `words` are those of the command line that asked for it. `failures` say why attempts were none:
+    `failures` say why attempts were none:
     there the lab failed, and each was repeated. `seconds` is how long it took, `jobs` guests at
     once. It is not `finished` where somebody stopped it.
     """
 
-    what: str
+    order: Order
     kernel: str
     machine: str
-    expected: str | None
-    words: tuple[str, ...]
     attempts: tuple[Attempt, ...]
     failures: tuple[str, ...]
     seconds: float
     jobs: int
     finished: bool = True
+
+    @property
+    def expected(self) -> str:
+        """What alone counted; empty where everything did."""
+        return self.order.expected.text if self.order.expected else ""
 
     @property
     def shown(self) -> tuple[Attempt, ...]:

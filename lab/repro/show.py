@@ -34,7 +34,7 @@ def show(found: Reproduction, folder: Path, console: Console) -> None:
 
 def head(found: Reproduction) -> str:
     """What came of it, in a line."""
-    what = f"{found.expected or 'something'}: " if found.expected else ""
+    what = f"{found.expected}: " if found.expected else ""
     of = f"{len(found.shown)} of {len(found.attempts)}"
     words = f"{what}{of} on {found.kernel}, machine {found.machine}"
     if found.shown:

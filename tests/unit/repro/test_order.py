@@ -56,7 +56,7 @@ def test_its_words(tmp_path: Path) -> None:
         devices=("edu0",),
         mode=Mode.IOMMUFD,
         expected=Expectation("KASAN"),
-        limits=Limits(times=5, keep_going=True),
+        limits=Limits(times=5, shown=None),
         stress=(Stress.PIN,),
         faults=Faults(percent=5),
         jobs=2,

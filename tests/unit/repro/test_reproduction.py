@@ -31,7 +31,7 @@ def attempt(number: int, *shown: Sign) -> Attempt:
 
 def reproduction(*attempts: Attempt) -> Reproduction:
     return Reproduction(
-        "repro.c", "v6.12 (6.12.1)", "vtd", None, (), attempts, (), seconds=200.0, jobs=2
+        Order("repro.c"), "v6.12 (6.12.1)", "vtd", attempts, (), seconds=200.0, jobs=2
     )
 
 
