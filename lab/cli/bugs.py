@@ -2,6 +2,7 @@
 """Commands that corner a bug."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -182,6 +183,128 @@ def repro(
         seed=SEED if seed is None else seed,
     )
     sys.exit(attempt(Lab.find(lab_folder), choice, order, out=out, as_json=as_json))
+
+
+@app.command()
+def bisect(
+    what: What,
+    arguments: Arguments = None,
+    lab_folder: LabFolder = None,
+    good: Annotated[
+        str | None, typer.Option(metavar="K", help="A kernel, or a commit, that has it not.")
+    ] = None,
+    bad: Annotated[
+        str | None, typer.Option(metavar="K", help="A kernel, or a commit, that has it.")
+    ] = None,
+    among: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K",
+            help="A kernel between them; may be repeated, from good to bad [default: those of "
+            "lab.yaml whose versions lie between].",
+        ),
+    ] = None,
+    series_file: Annotated[
+        str | None,
+        typer.Option("--series", metavar="FILE", help="Which of its patches, put on --kernel."),
+    ] = None,
+    tree: Annotated[
+        Path | None,
+        typer.Option(
+            "--git", metavar="TREE", help="Which commit of this git tree; it is only read."
+        ),
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(help="What a series is put on; +FRAGMENT: a variant of the tree's kernels."),
+    ] = None,
+    machine: Machine = None,
+    image: Image = None,
+    confidence: Annotated[
+        float,
+        typer.Option(min=0.5, max=0.999999, metavar="C", help="With which one is called good."),
+    ] = 0.99,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001,
+            max=1.0,
+            metavar="R",
+            help="How often it shows on a bad one; 1: always [default: measured on --bad].",
+        ),
+    ] = None,
+    measure: Annotated[
+        str, typer.Option(metavar="TIME", help="For how long that is measured at the most.")
+    ] = "10m",
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Forget what the same command has found out before.")
+    ] = False,
+    expect: Expect = None,
+    status: Status = 0,
+    timeout: Timeout = 30.0,
+    device: Devices = None,
+    mode: ModeName = None,
+    stress: StressKinds = None,
+    fault_injection: FaultInjection = None,
+    jobs: Jobs = None,
+    reuse: Reuse = False,
+    seed: Seed = None,
+    as_json: Json = False,
+    qemu: QemuPath = None,
+    qemu_arg: QemuArgs = None,
+    boot_timeout: BootTimeout = 120.0,
+) -> None:
+    """Find the first kernel, patch or commit with which something shows; see `repro`.
+
+    How often it shows is measured on the bad end; each other is attempted until it shows, or was
+    quiet as often as --confidence asks for. What does not apply, build or boot is skipped, not
+    judged. What was found out is kept: the same command goes on after Ctrl-C.
+
+    Exit status: 0 it is known which it was; 1 it is one of several, as some cannot be judged; 2
+    nobody knows: the lab failed, it was interrupted, or the ends are not what they are said to be.
+    """
+    from lab.cell import SEED, Choice, series_of
+    from lab.commands.bisect import Search
+    from lab.commands.bisect import bisect as look_for
+    from lab.config import Lab, known
+    from lab.contract import Mode
+    from lab.repro.order import Faults, Order, duration, stress_of
+    from lab.repro.sign import Expectation
+
+    choice = Choice(
+        kernel=kernel,
+        machine=machine,
+        image=image,
+        qemu=qemu,
+        qemu_arguments=tuple(qemu_arg or ()),
+        boot_timeout=boot_timeout,
+    )
+    order = Order(
+        what=what,
+        arguments=tuple(arguments or ()),
+        devices=tuple(device or ()),
+        mode=Mode(known("mode", mode, list(Mode))) if mode else None,
+        timeout=timeout,
+        status=status,
+        expected=Expectation(expect) if expect else None,
+        jobs=jobs,
+        stress=stress_of(stress or ()),
+        faults=Faults.read(fault_injection) if fault_injection else None,
+        reuse=reuse,
+        seed=SEED if seed is None else seed,
+    )
+    search = Search(
+        good=good,
+        bad=bad,
+        among=tuple(among or ()),
+        tree=tree,
+        series=series_of(series_file),
+        confidence=confidence,
+        seconds=duration(measure),
+        rate=rate,
+    )
+    found = look_for(Lab.find(lab_folder), choice, order, search, anew=anew, as_json=as_json)
+    sys.exit(found)
 
 
 bug = typer.Typer(help="Reports that are kept as tests: tests/bugs.", no_args_is_help=True)
