@@ -23,7 +23,7 @@ _LOOKS = 0.1  # seconds between two at the console
 _QUIET = 1.0  # seconds of silence after the last key, where input has an end
 
 
-class _Follower:
+class Follower:
     """What a guest prints, from its last lines on, made fit for a terminal."""
 
     def __init__(self, log: Path) -> None:
@@ -43,7 +43,7 @@ class _Follower:
         self._file.close()
 
 
-class _Keyboard:
+class Keyboard:
     """What is typed goes to the guest's serial port, but for two keys.
 
     QEMU reads it from its standard input, a pipe, of which every process of the user can have an
@@ -77,8 +77,8 @@ def open_console(lab: Lab, name: str | None, choice: Choice | None) -> int:
             print(
                 "Ctrl-] leaves; Ctrl-\\ is a break: with a key after it, a SysRq", file=sys.stderr
             )
-        follower = _Follower(place.living.folder / "console.log")
-        keyboard = _Keyboard(place.living)
+        follower = Follower(place.living.folder / "console.log")
+        keyboard = Keyboard(place.living)
         try:
             with raw():
                 _relay(place.living, follower, keyboard)
@@ -88,7 +88,7 @@ def open_console(lab: Lab, name: str | None, choice: Choice | None) -> int:
     return 0
 
 
-def _relay(guest: Living, follower: _Follower, keyboard: _Keyboard) -> None:
+def _relay(guest: Living, follower: Follower, keyboard: Keyboard) -> None:
     ours = sys.stdin.fileno()
     reading = [ours]
     last = time.monotonic()

@@ -44,7 +44,9 @@ def hold(pid: int, why: str, prompt: Callable[[], object] | None) -> None:
             return
         file = guest.folder / FILE
         until = f"It goes on when {file} is removed."
-        file.write_text(f"{words}\n{until}\n")
+        draft = file.with_suffix(".new")
+        draft.write_text(f"{words}\n{until}\n")
+        draft.replace(file)  # whoever sees it sees all of it
         print(f"\n{words}\n{until}", file=sys.__stderr__, flush=True)
         try:
             while file.exists():

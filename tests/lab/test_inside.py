@@ -68,7 +68,7 @@ def test_held_until_a_file_is_removed(small_lab: "SmallLab", wait_until: WaitUnt
     small_lab.suite(_SUITE)
     run = small_lab.start("--hold")
     held = run.folder / "guests/001/held"
-    assert wait_until(held.exists, 60.0)
+    assert wait_until(held.exists, 120.0)
     said = held.read_text()
     assert "test_fails: Failed: ioctl" in said  # not the one before: it expects what it got
     (number,) = re.findall(r"^guest (\d+) ", said, re.MULTILINE)
@@ -94,7 +94,7 @@ def test_held_until_a_file_is_removed(small_lab: "SmallLab", wait_until: WaitUnt
 
     held.unlink()
     held = run.folder / "guests/002/held"  # what failed has cost the guest
-    assert wait_until(held.exists, 60.0)
+    assert wait_until(held.exists, 120.0)
     assert "test_leaves_something: the kernel reported: WARNING in planted" in held.read_text()
     assert "guest 002" in vfio_lab("shell", "--sh", given="hostname; echo guest 002").stdout
     held.unlink()
