@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Kernels in a row, from a good one to a bad one: a list of them, or a series' patches."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,19 +13,38 @@ from lab.cache import Cache
 from lab.cell import Choice
 from lab.config import Lab
 from lab.errors import ConfigurationError
+from lab.kernel import versions as offers
 from lab.kernel.prepare import look
 from lab.kernel.series import Series
 from lab.trial.culprit import Culprit, first_bad
+
+_PREFIX = re.compile(r"^(?:\[[^\]]*\]\s*)+")  # [PATCH 2/5]
 
 
 def of_kernels(
     lab: Lab, choice: Choice, ends: tuple[str, str], among: Sequence[str], cache: Cache
 ) -> list[Candidate]:
-    """From the good end to the bad one; between them those that were named, in that order, or else
-    those of lab.yaml whose versions lie between."""
-    between = list(among) or _between(lab, ends, cache)
+    """From the good end to the bad one. Between them are those that were named, in that order; or
+    where both are `deb:` or `src:` and a version, all such versions that the archive was seen to
+    have; or those of lab.yaml."""
+    between = list(among) or _offered(lab, ends, cache) or _between(lab, ends, cache)
     specs = dict.fromkeys([ends[0], *between, ends[1]])
     return [Candidate(spec, spec, replace(choice, kernel=spec)) for spec in specs]
+
+
+def _offered(lab: Lab, ends: tuple[str, str], cache: Cache) -> list[str]:
+    known = offers.known(lab, cache)
+    kinds = {kind for kind in offers.Kind for end in ends if end.startswith(kind.prefix)}
+    if not known or len(kinds) != 1 or not all(end.startswith(min(kinds).prefix) for end in ends):
+        return []
+    words = [each.word for each in known.all if each.kind in kinds]
+    low, high = sorted(ends, key=offers.order)
+    found = [word for word in dict.fromkeys(words) if _lies(word, low, high)]
+    return found if low == ends[0] else found[::-1]
+
+
+def _lies(word: str, low: str, high: str) -> bool:
+    return offers.order(low) < offers.order(word) < offers.order(high)
 
 
 def _between(lab: Lab, ends: tuple[str, str], cache: Cache) -> list[str]:
@@ -61,7 +81,7 @@ def of_series(choice: Choice, base: str, series: Series) -> list[Candidate]:
 
 
 def _subject(series: Series, count: int) -> str:
-    return series.letters[count - 1].subject if series.letters else series.name
+    return _PREFIX.sub("", series.letters[count - 1].subject) if series.letters else series.name
 
 
 def bisect(candidates: Sequence[Candidate], judge: Judge) -> Culprit:

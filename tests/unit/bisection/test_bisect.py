@@ -11,9 +11,13 @@ from lab.bisect import line
 from lab.bisect.commits import Commits
 from lab.bisect.judge import Candidate, Judge
 from lab.bisect.memory import FILE, Judgement, Memory, Verdict
+from lab.cache import Cache
 from lab.cell import Choice
 from lab.config import Lab
 from lab.errors import BuildError, ConfigurationError, InfrastructureError
+from lab.kernel import versions
+from lab.kernel.versions import Kind as Of
+from lab.kernel.versions import Offer, Offers
 from lab.progress import Progress
 from lab.repro.attempt import Attempt
 from lab.repro.order import Limits, Order
@@ -128,6 +132,19 @@ def test_ends_that_are_not_what_they_are_said_to_be(state: Path) -> None:
         line.bisect(row(5), judge_of(lambda *_: False))
     with pytest.raises(ConfigurationError, match="kernel 0 is not good: it showed in attempt 1"):
         line.bisect(row(5), judge_of(lambda *_: True, {"what": "y"}))
+
+
+def test_all_versions_of_a_package_between_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = ["6.1.90-1", "6.1.112-1", "6.1.119-1", "6.1.119-2", "6.12.9-1", "6.17.1-1"]
+    all_ = [Offer(Of.BUILT, "linux-image", version, "trixie") for version in listed]
+    all_ += [Offer(Of.SOURCE, "linux", "6.1.100-1", "trixie")]
+    monkeypatch.setattr(versions, "known", lambda *_: Offers(tuple(all_), 0.0))
+    lab, cache = Lab.load(ROOT), Cache(Path("nowhere"))
+    found = line.of_kernels(lab, Choice(), ("deb:6.12.9", "deb:6.1.90"), (), cache)
+    names = [each.name for each in found]
+    assert names == ["deb:6.12.9", "deb:6.1.119", "deb:6.1.112", "deb:6.1.90"]
+    named = line.of_kernels(lab, Choice(), ("deb:6.12.9", "deb:6.1.90"), ["v6.12"], cache)
+    assert [each.choice.kernel for each in named] == ["deb:6.12.9", "v6.12", "deb:6.1.90"]
 
 
 # Commits
