@@ -25,6 +25,7 @@ from lab.cli.options import (
     QemuPath,
     SeriesFile,
     boot_choice,
+    choice_of,
 )
 
 # ruff: noqa: PLC0415  (see `lab.cli.app`)
@@ -136,7 +137,7 @@ def gdb(
     from lab.commands.debugger import open_gdb
     from lab.config import Lab
 
-    choice = boot_choice(new, kernel=kernel, machine=machine, qemu_arguments=tuple(qemu_arg or ()))
+    choice = boot_choice(new, kernel=kernel, machine=machine, qemu_arg=qemu_arg)
     sys.exit(open_gdb(Lab.find(lab_folder), guest, choice, command or ()))
 
 
@@ -154,7 +155,7 @@ def drgn(
     from lab.commands.debugger import open_drgn
     from lab.config import Lab
 
-    choice = boot_choice(new, kernel=kernel, machine=machine, qemu_arguments=tuple(qemu_arg or ()))
+    choice = boot_choice(new, kernel=kernel, machine=machine, qemu_arg=qemu_arg)
     sys.exit(open_drgn(Lab.find(lab_folder), guest, choice, command or ()))
 
 
@@ -198,19 +199,18 @@ def trace(
     --kernel v6.12+trace, or one that Debian built. In traces/ of the run's folder are trace.txt,
     trace.dat (trace-cmd report, KernelShark) and trace.json (ui.perfetto.dev).
     """
-    from lab.cell import Choice, series_of
     from lab.commands.execute import Order
     from lab.commands.trace import is_program, trace_program, trace_test
     from lab.config import Lab, known
     from lab.contract import Mode
     from lab.debug.ftrace import Wish
 
-    choice = Choice(
+    choice = choice_of(
         kernel=kernel,
-        series=series_of(series_file, None),
+        series_file=series_file,
         machine=machine,
         qemu=qemu,
-        qemu_arguments=tuple(qemu_arg or ()),
+        qemu_arg=qemu_arg,
         boot_timeout=boot_timeout,
     )
     wish = Wish(tuple(event or ()), tuple(graph or ()))

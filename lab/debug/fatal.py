@@ -21,7 +21,8 @@ Raised = tuple[type[BaseException], BaseException, TracebackType]
 _NO_FAILURE = (StopIteration, StopAsyncIteration, GeneratorExit, KeyboardInterrupt, SystemExit)
 # The interpreter itself asks these, and takes what they raise: whoever called them hears of it.
 _ASKED_BY_C = ("__getattr__", "__getattribute__", "__getitem__", "__len__", "__iter__", "__next__")
-_TAKERS = ("raises", "raises_errno", "suppress")  # context managers that take exceptions
+# Context managers that take exceptions, or make others of them (`lab.agent.channel.Channel.use`).
+_TAKERS = ("raises", "raises_errno", "suppress", "use")
 _DECLARED = ("raises", "suppress")  # which name the types as their arguments
 _Block = ast.Try | ast.TryStar | ast.With
 _Place = tuple[int, int]  # line and column

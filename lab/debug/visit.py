@@ -62,6 +62,13 @@ class Visit:
 @contextmanager
 def entered(living: Living) -> Iterator[Visit]:
     """Log in. Raises GuestLost where nobody answers."""
+    with monitor_of(living) as monitor:
+        state = monitor.execute("query-status")
+    if not state["running"]:
+        raise GuestLost(
+            f"{living} stands still: QEMU calls that {state['status']}",
+            hint="its console, monitor, gdb and drgn can be had all the same",
+        )
     try:
         private = (living.folder / PRIVATE).read_bytes()
     except OSError as error:

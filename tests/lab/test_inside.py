@@ -144,6 +144,26 @@ def test_a_living_kernel_in_debuggers(new_cell: Callable[..., Cell]) -> None:
         assert (shown.returncode, shown.stdout) == (0, '(char [16])"swapper/0"\n')
 
 
+def test_a_guest_that_its_kernel_lost(small_lab: "SmallLab", wait_until: WaitUntil) -> None:
+    """It stands as it was, and is told apart from one that can be logged in to."""
+    if not Debugger.GDB.find():
+        raise lacking("gdb")
+    small_lab.suite(
+        "def test_crashes(process):\n    process.write_text('/proc/sysrq-trigger', 'c')\n"
+    )
+    run = small_lab.start("--hold", "--no-vmcore")
+    held = run.folder / "guests/001/held"
+    assert wait_until(held.exists, 120.0)
+    assert "test_crashes: AgentDied: " in held.read_text()
+    refused = vfio_lab("shell", "--sh")
+    assert refused.returncode == 2
+    assert "stands still: QEMU calls that shutdown" in refused.stderr
+    shown = vfio_lab("gdb", "--exec", "thread apply all bt")
+    assert "in sysrq_handle_crash" in shown.stdout or "in panic" in shown.stdout, shown.stdout
+    held.unlink()
+    assert run.outcome().verdicts == {"test_crashes": "guest-lost"}
+
+
 def test_the_prompt_of_a_held_test(small_lab: "SmallLab", choice: Choice) -> None:
     """On a terminal: pdb in the test's frame, with its names and the lab's; then on to the end."""
     small_lab.suite(_SUITE)

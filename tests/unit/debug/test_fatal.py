@@ -153,6 +153,22 @@ def test_the_item_of_a_with_is_not_yet_around_itself() -> None:
     assert told_of(test) == [("RemoteError", ["a"])]
 
 
+def test_what_is_made_another_is_told_as_that() -> None:
+    class Channel:
+        @contextmanager
+        def use(self) -> Iterator[None]:
+            try:
+                yield
+            except EOFError as error:
+                raise RemoteError(EINVAL, "died") from error
+
+    def test() -> None:
+        with file("a"), Channel().use():
+            raise EOFError
+
+    assert told_of(test) == [("RemoteError", ["a"])]
+
+
 def test_iteration_that_ends_is_no_failure() -> None:
     def test() -> None:
         for _ in iter([1, 2]):
