@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One attempt: a program, once, in a guest; and what showed."""
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from lab.programs import run as running
 from lab.programs.run import Ended, Enough, TimedOut
 from lab.repro import faults, stress
 from lab.repro.order import Order
-from lab.repro.sign import Kind, Sign, split
+from lab.repro.sign import Kind, Sign, hang_in, split
 from lab.results.record import Written
 from lab.splats import Kind as SplatKind
 from lab.splats import find
@@ -35,7 +34,6 @@ _ENDING = 60.0  # seconds in which what was killed, and is not held, has gone
 _TOLD = 4  # processes
 _DEAR = 10  # times what a look at the console took, until the next
 _PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
-_FUNCTION = re.compile(r"\bin (\w+)")
 
 
 class CannotRun(ConfigurationError):
@@ -264,9 +262,7 @@ class _Trial:
 
     def _held(self, number: str, name: str) -> Sign:
         where = self._guest.whereabouts(int(number))
-        found = _FUNCTION.search(where)
-        title = f"hang in {found[1]}" if found else "hang"
-        return Sign(Kind.HANG, title, f"SIGKILL does not end {name} (pid {number})", where)
+        return Sign(Kind.HANG, hang_in(where), f"SIGKILL does not end {name} (pid {number})", where)
 
     def _lost(self, lost: GuestLost) -> tuple[tuple[Sign, ...], str]:
         """Raises it where that was not the kernel's doing."""

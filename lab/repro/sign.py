@@ -50,14 +50,18 @@ class Sign(Written):
         """What is left of a guest that its kernel lost: `GuestLost.splat`."""
         headline = text.partition("\n")[0]
         if headline.startswith(HANGS):
-            found = _STUCK.search(headline)
-            title = f"hang in {found['function']}" if found else "hang"
-            return cls(Kind.HANG, title, headline, text)
+            return cls(Kind.HANG, hang_in(headline), headline, text)
         splats = find(text)
         fatal = next((splat for splat in splats if splat.is_fatal), None)
         if splat := fatal or next(iter(splats), None):
             return cls(Kind.REPORT, splat.title, splat.headline, text)
         return cls(Kind.REPORT, headline, headline, text)
+
+
+def hang_in(places: str) -> str:
+    """A hang's title, of the words of `lab.guest.backtraces.Place`."""
+    found = _STUCK.search(places)
+    return f"hang in {found['function']}" if found else "hang"
 
 
 @dataclass(frozen=True)

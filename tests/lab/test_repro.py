@@ -14,6 +14,14 @@ from typing import Any
 import pytest
 
 from lab.cell import Choice
+from lab.kernel.prebuilt import of_bzimage
+from lab.programs.compile import program
+from lab.progress import Progress
+from lab.repro.attempt import Attempt, Tools, attempt
+from lab.repro.order import Order
+from lab.repro.sign import Kind
+from lab.testbed import Testbed
+from tests.lab.gdbstub import SPIN, SPIN_DEAF, plant
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,3 +150,41 @@ def test_it_is_interrupted(
     assert "Traceback" not in stderr
     assert json.loads(stdout)["finished"] is False
     assert not qemus(tmp_path)
+
+
+# What the kernel holds
+
+
+def _attempted(testbed: Testbed, choice: Choice, folder: Path, call: str) -> Attempt:
+    source = folder / "hold.c"
+    source.write_text(
+        f"#include <sys/times.h>\n#include <unistd.h>\nint main(void) {{ {call}; }}\n"
+    )
+    kernel = of_bzimage("kernel", Path(str(choice.kernel)))
+    tools = Tools(program(source, kernel, folder, Progress(quiet=True)))
+    return attempt(Order(str(source), timeout=2.0), testbed, tools, 1, str)
+
+
+def test_what_sigkill_does_not_end_hangs(testbed: Testbed, choice: Choice, tmp_path: Path) -> None:
+    """A CPU spins with interrupts on: the guest lives."""
+    plant(testbed, "__x64_sys_times", SPIN)
+    made = _attempted(testbed, choice, tmp_path, "struct tms t; times(&t)")
+    (sign,) = made.shown
+    assert (sign.kind, sign.title) == (Kind.HANG, "hang in __x64_sys_times")
+    assert sign.headline.startswith("SIGKILL does not end hold (pid ")
+    assert not made.lost
+    assert not made.others
+
+
+def test_a_guest_that_does_not_answer_hangs(
+    testbed: Testbed, choice: Choice, tmp_path: Path
+) -> None:
+    """All CPUs spin with interrupts off."""
+    plant(testbed, "__x64_sys_getpriority", SPIN_DEAF)
+    calls = "for (int n = 0; n < 4; n++) fork(); getpriority(0, 0)"
+    made = _attempted(testbed, choice, tmp_path, f"extern int getpriority(int, int); {calls}")
+    sign = made.shown[0]
+    assert sign.kind is Kind.HANG
+    assert "getpriority" in sign.title
+    assert made.lost
+    assert any(path.endswith("hang.log") for path in made.evidence)
