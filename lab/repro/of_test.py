@@ -11,6 +11,7 @@ from subprocess import Popen
 from typing import Self
 
 from lab.errors import LabError
+from lab.guest.vmcore import VMCORE
 from lab.proc import background
 from lab.repro.attempt import Attempt, CannotRun
 from lab.repro.order import Order
@@ -53,8 +54,8 @@ class TestHand:
             raise LabError(f"a run left no results: see {log}")
         made = judged(RunFolder(out).read(), number, self._order)
         if made.signs or self._order.keep:
-            inside = [path for path in sorted(out.rglob("*")) if path.is_file()]
-            return replace(made, evidence=tuple(self._folder.relative(path) for path in inside))
+            found = [path for path in sorted(out.rglob("*")) if _tells(path)]
+            return replace(made, evidence=tuple(map(self._folder.relative, found)))
         shutil.rmtree(out, ignore_errors=True)
         log.unlink(missing_ok=True)
         return made
@@ -80,6 +81,11 @@ class TestHand:
 
     def close(self) -> None:
         """See `Hand`: nothing outlives an attempt."""
+
+
+def _tells(path: Path) -> bool:
+    """Whether a file of a run is evidence; the others are keys, and how it was made."""
+    return path.suffix in (".log", ".txt", ".sh") or path.name in (RESULTS, VMCORE)
 
 
 def judged(record: RunRecord, number: int, order: Order) -> Attempt:
