@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from lab.bugs import versions
 from lab.bugs.bug import Bug
+from lab.cell import series_of
 from lab.errors import ConfigurationError
 from lab.kernel import Kernel
-from lab.kernel.letters import read_letters
-from lab.kernel.mail import series_in
 from lab.kernel.series import Series
 from lab.repro.order import Faults, Limits, Order, stress_of
 from lab.repro.reproduction import Reproduction
@@ -30,8 +29,8 @@ def claim_of(bug: Bug, kernel: Kernel, series: Series | None) -> Claim | None:
     """What bug.yaml says of a kernel with this series on it; None where it cannot, as the version
     is not known. Raises ConfigurationError for a `revert` that cannot be read."""
     if bug.revert and series:
-        place = str(bug.revert)
-        if series_in(read_letters(place), place).inputs == series.inputs:
+        own = series_of(str(bug.revert))
+        if own and own.inputs == series.inputs:
             return Claim(True, f"has {bug.revert.name} on it")
     version = versions.of_kernel(kernel)
     if not version:

@@ -11,6 +11,7 @@ import pytest
 from lab.bugs import check
 from lab.bugs.bug import FILE, Bug
 from lab.bugs.keep import keep
+from lab.cell import series_of
 from lab.errors import ConfigurationError
 from lab.kernel import Kernel
 from lab.repro import reproduction
@@ -116,3 +117,20 @@ def test_a_bug_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "bugs").mkdir()
     with pytest.raises(ConfigurationError, match="is there already"):
         keep(run, tmp_path / "bugs", None, ["mail"], [])
+
+
+def test_a_kernel_with_the_revert_on_it_has_it(tmp_path: Path) -> None:
+    """However the patches came: the mail itself counts."""
+    mutants = Path(__file__).parents[3] / "kernels" / "mutants"
+    mail = (mutants / "own5-unlocked.mbox").read_bytes()
+    (tmp_path / "revert.mbox").write_bytes(mail)
+    (tmp_path / "elsewhere.mbox").write_bytes(mail)
+    bug = loaded(tmp_path, f"{WHOLE}revert: revert.mbox\n")
+    series = series_of(str(tmp_path / "elsewhere.mbox"))
+    assert check.claim_of(bug, kernel("6.12.117"), series) == check.Claim(
+        True, "has revert.mbox on it"
+    )
+    other = series_of(str(mutants / "own3-access.mbox"))
+    claim = check.claim_of(bug, kernel("6.12.117"), other)
+    assert claim
+    assert not claim.has
