@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from _pytest.debugging import pytestPDB
-from _pytest.outcomes import Exit, Skipped
+from _pytest.outcomes import Exit, Skipped, XFailed
 
 import lab
 from lab.debug import fatal
@@ -46,7 +46,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         return (yield)
 
     def stop(frame: FrameType, raised: fatal.Raised) -> None:
-        if not isinstance(raised[1], Skipped | Exit):
+        if not isinstance(raised[1], Skipped | XFailed | Exit):
             words = f"{raised[0].__name__}: {raised[1]}"
             _stop(pyfuncitem, testbed, words, _test_of(frame))
 
