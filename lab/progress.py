@@ -110,7 +110,8 @@ class Progress:
     def say(self, text: str) -> None:
         """One line that is no step."""
         if not self._quiet:
-            self._console.print(_shown(text), highlight=False)
+            # a path that is cut cannot be copied
+            self._console.print(_shown(text), highlight=False, soft_wrap=True)
 
     def say_once(self, text: str) -> None:
         """One line that is no step, the first time only."""

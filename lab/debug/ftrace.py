@@ -67,10 +67,9 @@ class Saved:
     lost: int = 0  # events for which there was no room
 
     def __str__(self) -> str:
-        lost = f", {self.lost} more were lost" if self.lost else ""
-        return "\n".join(
-            [f"{self.lines} lines traced{lost}", *(f"  {file}" for file in self.files)]
-        )
+        lost = f" ({self.lost} more were lost)" if self.lost else ""
+        where = f": {self.files[0]}" if self.files else ""
+        return f"{self.lines} lines traced{lost}{where}"
 
 
 @contextmanager
