@@ -146,8 +146,14 @@ def _within(body: list[ast.stmt], place: _Place) -> bool:
 
 
 def _raises_again(handler: ast.ExceptHandler) -> bool:
+    """Whether whatever it takes goes on: it puts something away, and knows no other way out."""
     last = handler.body[-1]
-    return isinstance(last, ast.Raise) and last.exc is None
+    ways_out = (ast.Return, ast.Continue, ast.Break)
+    return (
+        isinstance(last, ast.Raise)
+        and last.exc is None
+        and not any(isinstance(node, ways_out) for node in ast.walk(handler))
+    )
 
 
 def _entered(block: ast.With, place: _Place) -> list[ast.withitem]:

@@ -137,6 +137,30 @@ def test_a_handler_that_only_puts_away_takes_nothing() -> None:
     assert told_of(test) == [("RemoteError", ["a"])]
 
 
+def test_a_handler_that_knows_another_way_out_may_take_it() -> None:
+    """What it does not take is told when it comes to its caller."""
+
+    def asked(errno: int) -> str | None:
+        try:
+            fail(errno)
+        except RemoteError as error:
+            if error.errno == EINVAL:
+                return None
+            raise
+        return "it succeeded"
+
+    def takes_it() -> None:
+        with file("a"):
+            asked(EINVAL)
+
+    def lets_it_go() -> None:
+        with file("a"):
+            asked(EBUSY)
+
+    assert told_of(takes_it) == []
+    assert told_of(lets_it_go) == [("RemoteError", ["a"])]
+
+
 def test_the_item_of_a_with_is_not_yet_around_itself() -> None:
     def opening() -> Iterator[None]:
         fail()
