@@ -24,7 +24,7 @@ class Stress(StrEnum):
     PIN = "pin"
     """The guest's CPUs share one of the host's: they stop each other wherever they are."""
     MEMORY = "memory"
-    """Next to no memory is free in the guest, so that allocations wait, reclaim and fail."""
+    """Next to no memory is free in the guest; who asks for more gets it late, or not at all."""
     NOISE = "noise"
     """Real-time threads take each of the guest's CPUs for random moments, nice ones the rest."""
 

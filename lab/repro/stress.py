@@ -4,7 +4,8 @@
 | stress | what is done                                     | what is measured                     |
 |--------|--------------------------------------------------|--------------------------------------|
 | pin    | QEMU's threads of the guest's CPUs share one CPU | the affinity that the host tells     |
-| memory | a program takes all but 16 MiB of the guest's    | MemAvailable, before and after       |
+| memory | a program takes all but 16 MiB of the guest's,   | MemAvailable, before and after       |
+|        | and gives some back when less than 8 are left    |                                      |
 | noise  | for each CPU a real-time thread, busy for up to  | CPU time that they took beside what  |
 |        | 3 ms and then asleep for up to 10, and a nice    | the guest's CPUs had                 |
 |        | one that never sleeps                            |                                      |
