@@ -85,7 +85,7 @@ Jobs = Annotated[
         "--jobs",
         min=1,
         metavar="N",
-        help="Guests at once [default: as many as this host has processors and memory for].",
+        help="Guests at once; default: as many as this host has processors and memory for.",
     ),
 ]
 Reuse = Annotated[
@@ -113,7 +113,7 @@ def repro(
     lasting: Annotated[
         str | None,
         typer.Option(
-            "--for", metavar="TIME", help="90s, 10m, 2h [default: 10m, where --times is not given]."
+            "--for", metavar="TIME", help="90s, 10m, 2h; default: 10m, where --times is not given."
         ),
     ] = None,
     keep_going: Annotated[
@@ -200,8 +200,8 @@ def bisect(
         list[str] | None,
         typer.Option(
             metavar="K",
-            help="A kernel between them; may be repeated, from good to bad [default: those of "
-            "lab.yaml whose versions lie between].",
+            help="A kernel between them; may be repeated, from good to bad; default: those of "
+            "lab.yaml whose versions lie between.",
         ),
     ] = None,
     series_file: Annotated[
@@ -230,7 +230,7 @@ def bisect(
             min=0.0001,
             max=1.0,
             metavar="R",
-            help="How often it shows on a bad one; 1: always [default: measured on --bad].",
+            help="How often it shows on a bad one; 1: always; default: measured on --bad.",
         ),
     ] = None,
     measure: Annotated[
