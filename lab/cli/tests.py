@@ -71,8 +71,8 @@ def run(
             "--workers",
             min=1,
             metavar="N",
-            help="Test in N processes, each with guests of its own [default: as many as this "
-            "host has room for, and one where only some tests were asked for].",
+            help="Test in N processes, each with guests of its own; default: as many as this host "
+            "has room for, and one where only some tests were asked for.",
         ),
     ] = None,
     out: Out = None,
