@@ -262,7 +262,9 @@ def _hands(site: Site, order: Order, jobs: int) -> list[Hand]:
     names = [f"{site.prefix}g{number}" for number in range(jobs)]
     if order.is_test:
         return [TestHand.of(site.folder, order, name) for name in names]
-    folder, kernel = site.folder.path, site.parts.kernel
+    # several at once may have programs of one name: repro
+    folder, kernel = site.folder.path / site.prefix.rstrip("-"), site.parts.kernel
+    folder.mkdir(exist_ok=True)
     program = compiling.program(Path(order.what), kernel, folder, site.progress)
     strain = None
     if {Stress.MEMORY, Stress.NOISE} & set(order.stress):
