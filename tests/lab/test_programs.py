@@ -47,6 +47,7 @@ exit 1
 _CRASH = """\
 #!/bin/sh
 echo here it comes
+sleep 0.5  # it has to get out
 echo c >/proc/sysrq-trigger
 """
 _WARNS = """\
