@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -107,6 +108,13 @@ class Console(asyncio.Protocol):
         with self._changed:
             self._changed.wait_for(lambda: self._ended or condition(), deadline.left)
             return condition()
+
+    def wait_for_silence(self, seconds: float, deadline: Deadline) -> None:
+        """Return once nothing was printed for so many seconds, the console ended, or time is up."""
+        while not deadline.passed:
+            grows = partial(self.is_longer, self.size)
+            if not self.wait_until(grows, Deadline.after(seconds)):
+                return
 
     def wait_for_end(self, deadline: Deadline) -> bool:
         """Whether QEMU closed the console in time."""

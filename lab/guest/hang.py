@@ -16,7 +16,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from lab.deadline import Deadline
@@ -177,19 +176,10 @@ def _send(running: Running, key: str, start: int, number: int, deadline: Deadlin
         return console.text(start).count(_ANSWER) >= number
 
     while not (heard() or running.over or deadline.passed):
-        _wait_for_silence(running, deadline)
+        console.wait_for_silence(_SILENCE, deadline)
         running.sysrq(key)
         console.wait_until(lambda: heard() or running.over, Deadline.after(_AGAIN))
     return heard()
-
-
-def _wait_for_silence(running: Running, deadline: Deadline) -> None:
-    console = running.console
-    while not deadline.passed:
-        size = console.size
-        grows = partial(console.is_longer, size)
-        if not console.wait_until(grows, Deadline.after(_SILENCE)):
-            return
 
 
 def _cpus(running: Running, names: "_Names", log: "_Log") -> list[Place]:

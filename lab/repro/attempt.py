@@ -284,11 +284,7 @@ class _Trial:
     def _hear_report(self) -> None:
         """What began to come has come."""
         deadline = Deadline.after(_REPORTING * self._testbed.stretch)
-        console = self._guest.console
-        while not deadline.passed:
-            size = console.size
-            if not console.wait_until(lambda: console.is_longer(size), Deadline.after(_SILENCE)):  # noqa: B023
-                return
+        self._guest.console.wait_for_silence(_SILENCE, deadline)
 
     def _reports(self) -> tuple[Sign, ...]:
         return self._found(self._guest.printed_since(self._start))
