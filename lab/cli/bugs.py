@@ -153,8 +153,9 @@ def repro(
     from lab.commands.repro import repro as attempt
     from lab.config import Lab, known
     from lab.contract import Mode
-    from lab.repro.order import Faults, Limits, Order, duration, stress_of
+    from lab.repro.order import Faults, Limits, Order, stress_of
     from lab.repro.sign import Expectation
+    from lab.units import seconds_in
 
     choice = Choice(
         kernel=kernel,
@@ -174,7 +175,9 @@ def repro(
         timeout=timeout,
         status=status,
         expected=Expectation(expect) if expect else None,
-        limits=Limits(times, duration(lasting) if lasting else None, None if keep_going else 1),
+        limits=Limits(
+            times, seconds_in(lasting, "--for") if lasting else None, None if keep_going else 1
+        ),
         jobs=jobs,
         stress=stress_of(stress or ()),
         faults=Faults.read(fault_injection) if fault_injection else None,
@@ -268,8 +271,9 @@ def bisect(
     from lab.commands.bisect import bisect as look_for
     from lab.config import Lab, known
     from lab.contract import Mode
-    from lab.repro.order import Faults, Order, duration, stress_of
+    from lab.repro.order import Faults, Order, stress_of
     from lab.repro.sign import Expectation
+    from lab.units import seconds_in
 
     choice = Choice(
         kernel=kernel,
@@ -300,7 +304,7 @@ def bisect(
         tree=tree,
         series=series_of(series_file),
         confidence=confidence,
-        seconds=duration(measure),
+        seconds=seconds_in(measure, "--measure"),
         rate=rate,
     )
     found = look_for(Lab.find(lab_folder), choice, order, search, anew=anew, as_json=as_json)

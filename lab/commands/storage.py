@@ -3,7 +3,6 @@
 
 import contextlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,8 @@ from lab.errors import ConfigurationError
 from lab.kernel.build import CCACHE, CCACHE_OF_SERIES
 from lab.proc import run
 from lab.results.layout import line, shortened
+from lab.units import TIMES, bytes_in, seconds_in
 
-_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _OTHERS = {
     CCACHE: "compiled objects of all kernels",
     CCACHE_OF_SERIES: "and of those with a series on them",
@@ -49,8 +47,8 @@ class Item:
 
 def show_cache(*, clean: bool, older_than: str | None, max_size: str | None, as_json: bool) -> None:
     """Show the user's cache, or clean it and show what went. Raises ConfigurationError."""
-    age = age_of(older_than) if older_than is not None else None
-    limit = size_in(max_size) if max_size is not None else None
+    age = seconds_in(older_than, "--older-than") if older_than is not None else None
+    limit = bytes_in(max_size, "--max-size") if max_size is not None else None
     asked = age is not None or limit is not None
     if clean != asked:
         raise ConfigurationError(
@@ -68,24 +66,6 @@ def show_cache(*, clean: bool, older_than: str | None, max_size: str | None, as_
         _show_cleaned(Console(), cache, after, gone, freed)
     else:
         _show(Console(), cache, after)
-
-
-def age_of(text: str) -> float:
-    """Seconds in `90s`, `12h`, `30d`, `8w`. Raises ConfigurationError."""
-    return _number(text, _AGES, "--older-than", "a number with s, m, h, d or w behind it: 30d")
-
-
-def size_in(text: str) -> int:
-    """Bytes in `500M`, `20G` (powers of ten). Raises ConfigurationError."""
-    expected = "a number with K, M, G or T behind it: 20G"
-    return int(_number(text.upper(), _SIZES, "--max-size", expected))
-
-
-def _number(text: str, units: Mapping[str, int], option: str, expected: str) -> float:
-    found = re.fullmatch(rf"(\d+(?:\.\d+)?)([{''.join(units)}])", text.strip())
-    if not found:
-        raise ConfigurationError(f"{option} {text}: expected {expected}")
-    return float(found[1]) * units[found[2]]
 
 
 def items(cache: Cache) -> list[Item]:
@@ -233,8 +213,8 @@ def _ago(moment: float | None) -> str:
         return ""
     seconds = max(0.0, time.time() - moment)
     for unit in ("d", "h", "m"):
-        if seconds >= 2 * _AGES[unit]:
-            return f"{seconds // _AGES[unit]:.0f}{unit} ago"
+        if seconds >= 2 * TIMES[unit]:
+            return f"{seconds // TIMES[unit]:.0f}{unit} ago"
     return "just now"
 
 

@@ -15,7 +15,6 @@ from lab.repro.sign import Expectation
 
 DEFAULT_SECONDS = 600.0  # for which it is attempted where nobody says how often or how long
 DEFAULT_TIMEOUT = 30.0  # seconds; many a reproducer never ends
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Stress(StrEnum):
@@ -159,11 +158,3 @@ def stress_of(names: Iterable[str]) -> tuple[Stress, ...]:
     """The kinds of these names; `all` are all of them. Raises ConfigurationError."""
     wanted = {known("stress", name, [*Stress, "all"]) for name in names}
     return tuple(kind for kind in Stress if wanted & {kind.value, "all"})
-
-
-def duration(text: str) -> float:
-    """Seconds in `90s`, `10m`, `2h`. Raises ConfigurationError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not found:
-        raise ConfigurationError(f"{text}: expected a number with s, m or h behind it: 10m")
-    return float(found[1]) * _UNITS[found[2]]

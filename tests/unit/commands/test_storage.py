@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.cache import PROVENANCE, Cache, Entry, size_of
-from lab.commands.storage import age_of, described, in_words, items, show_cache, size_in
+from lab.commands.storage import described, in_words, items, show_cache
 from lab.errors import ConfigurationError
 
 DAY = 86400.0
@@ -52,34 +52,6 @@ def clean(age: str | None = None, size: str | None = None) -> None:
 def shown(capsys: pytest.CaptureFixture[str]) -> Any:
     show_cache(clean=False, older_than=None, max_size=None, as_json=True)
     return json.loads(capsys.readouterr().out)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("5m", 300), ("12h", 43200), ("30d", 30 * DAY), ("8w", 56 * DAY), ("1.5h", 5400)],
-)
-def test_an_age_has_a_unit(text: str, seconds: float) -> None:
-    assert age_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["30", "d", "-1d", "30 days", "1y", ""])
-def test_what_is_no_age_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"--older-than {text}: expected a number with s"):
-        age_of(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("500M", 500 * 10**6), ("20G", 20 * 10**9), ("20g", 20 * 10**9), ("0K", 0), ("1.5T", 1.5e12)],
-)
-def test_a_size_has_a_unit(text: str, size: int) -> None:
-    assert size_in(text) == size
-
-
-@pytest.mark.parametrize("text", ["20", "G", "-1G", "20GB", ""])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"--max-size {text}: expected a number with K"):
-        size_in(text)
 
 
 @pytest.mark.parametrize(

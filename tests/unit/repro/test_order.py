@@ -8,19 +8,8 @@ import pytest
 from lab.contract import Mode
 from lab.errors import ConfigurationError
 from lab.repro.faults import injected
-from lab.repro.order import Faults, Limits, Order, Stress, duration, stress_of
+from lab.repro.order import Faults, Limits, Order, Stress, stress_of
 from lab.repro.sign import Expectation
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400)])
-def test_a_duration(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["10", "ten minutes", "5d", ""])
-def test_no_duration(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="expected a number with s, m or h"):
-        duration(text)
 
 
 def test_faults() -> None:
