@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `nightly` in lab.yaml says: what is tested each night, for how long, and who is told."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from lab.config.models import Model
+from lab.errors import ConfigurationError
+from lab.units import bytes_in, seconds_in
+
+
+def _read_by(reader: Any) -> Any:
+    def check(text: str) -> str:
+        try:
+            reader(text)
+        except ConfigurationError as error:
+            raise PydanticCustomError("amount", error.message.replace("{", "{{")) from None
+        return text
+
+    return AfterValidator(check)
+
+
+Duration = Annotated[str, _read_by(seconds_in)]
+Size = Annotated[str, _read_by(bytes_in)]
+
+
+class Drop(Model):
+    """A place that series are dropped into: a folder of mboxes (or of folders with *.patch), or a
+    maildir. Each is put on every kernel of `on`."""
+
+    drop: Path
+    on: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Exclusion(Model):
+    """Cells that are left out: those that all its patterns fit. `*` stands for anything."""
+
+    kernel: str = "*"
+    machine: str = "*"
+    suite: str = "*"
+    series: str = "*"
+
+    @field_validator("series")
+    @classmethod
+    def _says_something(cls, value: str, info: Any) -> str:
+        if {value, *info.data.values()} == {"*"}:
+            raise PydanticCustomError("exclusion", "expected a pattern: this leaves out every cell")
+        return value
+
+
+class Keep(Model):
+    """How long nights are kept: those younger than `nights` and, the newest first, as many as
+    `size` has room for. Verdicts stay in the history."""
+
+    nights: Duration = "30d"
+    size: Size = "20G"
+
+
+class Mail(Model):
+    """Where the morning's mail goes. `via` is `file` (mail.txt in the night's folder alone),
+    `sendmail`, or `smtp://HOST:PORT`; `when` is `always`, or `news` for nights that have any."""
+
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+    sender: str = "vfio-lab"
+    via: Annotated[str, Field(pattern=r"^(file|sendmail|smtps?://[^/\s]+)$")] = "file"
+    when: Literal["always", "news"] = "always"
+
+
+class Nightly(Model):
+    """The matrix is `kernels` x `machines` x `suites`, and the series on their kernels likewise.
+
+    A suite that wants a machine of its own is run on that one alone. `budget` is for all of it,
+    `again` how often what fails is run again on the same bits, `jobs` how many cells run at once on
+    this host. `history` is the URL of a database (SQLAlchemy's), by default a file of the user's
+    state; `link` is what the mail puts before a page's name.
+    """
+
+    kernels: tuple[str, ...] = ()
+    series: tuple[Drop, ...] = ()
+    machines: tuple[str, ...] = ()
+    suites: Annotated[tuple[str, ...], Field(min_length=1)]
+    exclude: tuple[Exclusion, ...] = ()
+    budget: Duration = "8h"
+    again: Annotated[int, Field(ge=0, le=20)] = 2
+    jobs: Annotated[int, Field(ge=1)] = 1
+    bisect: bool = True
+    history: str | None = None
+    keep: Keep = Keep()
+    mail: Mail | None = None
+    link: str = ""
+    store: str | None = None
+    """Of a fleet: the URL of a folder that all its machines see (`lab.fleet`)."""
+
+    @property
+    def seconds(self) -> float:
+        """The budget."""
+        return seconds_in(self.budget)
