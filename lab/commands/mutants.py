@@ -37,7 +37,7 @@ from lab.results.layout import line
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
 from lab.text import printable
-from lab.trial.child import record_of, run_of
+from lab.child import record_of, run_of
 
 FOLDER = Path("kernels/mutants")
 SUMMARY = "mutants.json"

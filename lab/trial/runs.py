@@ -18,7 +18,7 @@ from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
-from lab.trial.child import record_of_run
+from lab.child import record_of_run
 
 RECIPE = 3  # of what the base's results depend on
 AGAIN = 2  # times that a test is run again which says something that matters

@@ -7,7 +7,7 @@ import pytest
 
 import lab as package
 from lab.config import Lab
-from lab.trial.child import run_of
+from lab.child import run_of
 
 
 def test_what_lies_in_the_current_folder_is_not_run(
