@@ -9,10 +9,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lab.contract import Mode, rules
-from lab.results.layout import line, plain_table, rule_table, shortened
+from lab.contract import rules
+from lab.results.layout import (
+    columns,
+    heading,
+    line,
+    meaning,
+    plain_table,
+    rows,
+    rule_table,
+    shortened,
+    title,
+)
 from lab.results.record import Cell, RunRecord, TestRecord, Trouble
-from lab.results.verdict import Verdict
+from lab.results.verdict import Verdict, marked
 from lab.text import printable
 
 _BUILT = 60  # seconds; who waited longer waited for a build
@@ -46,13 +56,13 @@ def report(record: RunRecord, folder: Path, console: Console) -> None:
 
 def _table(record: RunRecord) -> Table:
     cells = record.cells()
-    modes = _modes(record)
+    modes = columns(test.mode for test in record.tests)
     table = rule_table()
     for mode in modes:
-        table.add_column(_short(mode).replace("-", "\n"), no_wrap=True)
-    for subject in _subjects(record):
+        table.add_column(heading(mode).replace("-", "\n"), no_wrap=True)
+    for subject in rows(test.subject for test in record.tests):
         row = [_cell(cells.get((subject, mode))) for mode in modes]
-        table.add_row(Text(printable(subject)), shortened(_title(subject)), *row)
+        table.add_row(Text(printable(subject)), shortened(title(subject)), *row)
     return table
 
 
@@ -76,37 +86,10 @@ def _programs(tests: Sequence[TestRecord]) -> Table:
     return table
 
 
-def _subjects(record: RunRecord) -> list[str]:
-    """The rows: the contract's rules in its order, then what it does not know."""
-    found = list(dict.fromkeys(test.subject for test in record.tests))
-    order = {id_: place for place, id_ in enumerate(rules())}
-    return sorted(found, key=lambda subject: order.get(subject, len(order)))
-
-
-def _modes(record: RunRecord) -> list[Mode | None]:
-    """The columns: the modes that occur, then None for tests without one."""
-    found = {test.mode for test in record.tests}
-    columns: list[Mode | None] = [mode for mode in Mode if mode in found]
-    return [*columns, None] if None in found else columns
-
-
-def _short(mode: Mode | None) -> str:
-    return mode.short if mode else "any"
-
-
-def _title(subject: str) -> str:
-    rule = rules().get(subject)
-    return rule.title if rule else "(no rule of the contract)"
-
-
 def _cell(cell: Cell | None) -> Text:
     if cell is None:
         return Text("")
-    applicable = [test for test in cell.tests if test.verdict is not Verdict.NOT_APPLICABLE]
-    total = len(applicable or cell.tests)
-    share = "" if total == 1 else f" {cell.count}"
-    rest = "" if cell.count == total else f"/{total}"
-    return Text(cell.verdict.mark.text + share + rest, cell.verdict.mark.style)
+    return Text(marked([test.verdict for test in cell.tests]), cell.verdict.mark.style)
 
 
 def _mark(verdict: Verdict) -> tuple[str, str]:
@@ -115,9 +98,8 @@ def _mark(verdict: Verdict) -> tuple[str, str]:
 
 def _legend(record: RunRecord, console: Console) -> None:
     console.print()
-    for mode in _modes(record):
-        meaning = f"{mode.value}: {mode.meaning}" if mode else "a test that is not run once a mode"
-        line(console, Text(f"{_short(mode):10} {meaning}", "dim"))
+    for mode in columns(test.mode for test in record.tests):
+        line(console, Text(f"{heading(mode):10} {meaning(mode)}", "dim"))
     if any(len(cell.tests) > 1 for cell in record.cells().values()):
         line(console, Text("A cell shows its worst verdict, and how many of its tests.", "dim"))
 
@@ -128,8 +110,8 @@ def _heading(test: TestRecord, record: RunRecord, console: Console) -> None:
     mode = f" {test.mode.value}" if test.mode else ""
     if test.machine and test.machine != record.machine.get("name"):
         mode += f" on {test.machine}"
-    title = f": {_title(test.subject)}" if test.rule in rules() else ""
-    line(console, Text.assemble(_mark(test.verdict), " ", subject, mode, title))
+    said = f": {title(test.subject)}" if test.rule in rules() else ""
+    line(console, Text.assemble(_mark(test.verdict), " ", subject, mode, said))
     line(console, Text(f"  {printable(test.id)}"))
 
 

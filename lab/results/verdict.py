@@ -11,7 +11,7 @@
 2 beats 1: where the lab failed, nobody knows what else is broken.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -87,3 +87,14 @@ _MARKS = {
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The most severe of `verdicts`. Raises ValueError when there is none."""
     return max(verdicts, key=lambda verdict: verdict.severity)
+
+
+def marked(verdicts: Sequence[Verdict]) -> str:
+    """A table cell's text: the worst of `verdicts`, and how many have it of those that apply:
+    `BROKEN 2/3`. Raises ValueError when there is none."""
+    verdict = worst(verdicts)
+    applicable = [each for each in verdicts if each is not Verdict.NOT_APPLICABLE]
+    total, count = len(applicable or verdicts), verdicts.count(verdict)
+    share = "" if total == 1 else f" {count}"
+    rest = "" if count == total else f"/{total}"
+    return verdict.mark.text + share + rest
