@@ -27,6 +27,10 @@ class Deadline:
         """Seconds left, never below 0."""
         return max(0.0, self.moment - time.monotonic())
 
+    def within(self, seconds: float) -> "Deadline":
+        """The same, or one after so many seconds where that is earlier."""
+        return min(self, Deadline.after(seconds), key=lambda each: each.moment)
+
     @property
     def passed(self) -> bool:
         return time.monotonic() >= self.moment

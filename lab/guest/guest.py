@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 READY = "vfio-lab: ready"  # what the image's init prints once its SSH server listens
 TIMER_LOST = "Possible timer handling issue on cpu="  # what RCU makes of it, after 21 s
+_TRIAL = 20.0  # seconds in which the first guest with KVM on a host is ready; elsewhere it takes 2
 _ASKING = 5.0  # seconds
 _ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 _LOOKS, _BETWEEN = 3, 0.1  # at its clock, and seconds
@@ -56,7 +57,7 @@ class TimerLost(Exception):
 
 
 class KvmUnusable(Exception):
-    """KVM stopped the guest: nothing is wrong with the kernel."""
+    """KVM stopped the guest, or gets nowhere: nothing is wrong with the kernel."""
 
 
 class Guest:
@@ -186,10 +187,11 @@ def boot(order: Boot, hypervisor: Hypervisor, folder: Path, deadline: Deadline) 
     candidates = memory.candidates()
     while candidates:
         accelerator = candidates.pop(0)
+        trial = bool(candidates)
         with ExitStack() as stack:
             try:
                 guest = stack.enter_context(
-                    _boot_with(accelerator, order, hypervisor, folder, deadline, repeats)
+                    _boot_with(accelerator, order, hypervisor, folder, deadline, repeats, trial)
                 )
             except KvmUnusable as error:
                 refused = str(error)
@@ -218,7 +220,9 @@ def _boot_with(
     folder: Path,
     deadline: Deadline,
     repeats: int,
+    trial: bool,
 ) -> Iterator[Guest]:
+    """With `trial` nobody knows yet whether the accelerator works on this host."""
     keys = Keys.make()
     options = arguments(order, hypervisor.qemu, accelerator)
     by_hand = folder / "qemu.sh"
@@ -243,6 +247,8 @@ def _boot_with(
 
         inquest = Inquest(running, order, emulated=accelerator is Accelerator.TCG)
         try:
+            if trial:
+                _try_out(running, deadline.within(_TRIAL))
             _await_ready(inquest, deadline)
         finally:
             initramfs.unlink()  # large, and qemu.sh makes it again
@@ -259,6 +265,22 @@ def _boot_with(
             )
         finally:
             connection.close()
+
+
+def _try_out(running: Running, deadline: Deadline) -> None:
+    """Raises KvmUnusable for a guest that neither is ready by then nor has come to an end: it may
+    turn in its firmware for ever, without a word."""
+    console, monitor = running.console, running.monitor
+    ends = (PANICKED, ENDED, "STOP")
+
+    def decided() -> bool:
+        return READY in console.text() or any(monitor.saw(event) for event in ends)
+
+    if not console.wait_until(decided, deadline) and not console.ended:
+        words = console.text().strip().rpartition("\n")[2] or "nothing"
+        raise KvmUnusable(
+            f"a guest was not ready within {deadline.seconds:.0f} s; the last it said was: {words}"
+        )
 
 
 def _await_ready(inquest: Inquest, deadline: Deadline) -> None:
