@@ -18,6 +18,7 @@ from rich.text import Text
 from lab.cache import Cache, Entry, size_of
 from lab.errors import ConfigurationError
 from lab.kernel.build import CCACHE, CCACHE_OF_SERIES
+from lab.kernel.origin import few, origin_of
 from lab.proc import run
 from lab.results.layout import line, shortened
 from lab.units import TIMES, bytes_in, seconds_in
@@ -99,11 +100,11 @@ def described(kind: str, seen: Mapping[str, Any]) -> str:
         case "kernel" | "patched" | "work":
             return _kernel(kind, seen)
         case "source" | "headers" | "git" | "tree":
-            return _source(seen.get("source") or seen["inputs"])
+            return origin_of(seen.get("source") or seen["inputs"])
         case "image":
-            return str(seen.get("name") or _few(list(seen["packages"])))
+            return str(seen.get("name") or few(list(seen["packages"])))
         case "deb":
-            return _few([_source(package) for package in seen["packages"]])
+            return origin_of(seen)
         case "agent":
             return str(seen["compiler"]).removeprefix("x86_64-linux-gnu-")
         case _:
@@ -116,20 +117,6 @@ def _kernel(kind: str, seen: Mapping[str, Any]) -> str:
     if kind == "work":
         return f"tree and objects of {seen['name']}, for series on it"
     return f"{seen.get('name') or ' '.join(seen['fragments'])} {seen['release']}"
-
-
-def _source(source: Mapping[str, Any]) -> str:
-    if "base" in source:
-        return f"{_source(source['base'])} with a series"
-    if "commit" in source:
-        return " ".join(filter(None, (source.get("git"), f"at {source['commit'][:12]}")))
-    if "version" in source:
-        return f"{source.get('name') or source.get('package')} {source['version']}"
-    return Path(str(source["tarball"])).name
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def _clean(
