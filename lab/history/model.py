@@ -66,6 +66,57 @@ class CellRun(Written):
     lab: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def bits(self) -> tuple[str, ...]:
+        """What decides a verdict: a test that says two things on the same bits is flaky. Empty
+        where nobody knows what the kernel was made of."""
+        return (self.kernel_key, self.qemu, self.lab) if self.kernel_key else ()
+
+
+@dataclass(frozen=True)
+class Row(Written):
+    """What a run of a cell said of one test, or of itself: then `test` is empty.
+
+    The fields are those of `lab.results.record.TestRecord`, but that `splats` are titles, each
+    once, and `evidence` is the test's folder, relative to the folder of all nights, empty where it
+    has none.
+    """
+
+    night: str
+    cell: CellKey
+    attempt: int
+    test: str
+    rule: str | None
+    mode: Mode | None
+    verdict: Verdict
+    duration: float
+    message: str = ""
+    splats: tuple[str, ...] = ()
+    evidence: str = ""
+    subject: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the kernel is to blame: a broken rule, or a crash."""
+        return self.verdict.exit_status(splat=bool(self.splats)) == 1
+
+
+@dataclass(frozen=True)
+class Point(Written):
+    """A cell in one night as a plot of many shows it: the run of the whole cell.
+
+    `seconds` and `figures` as in its CellRun; `counts` is how many tests had each verdict, those
+    left out that none had.
+    """
+
+    night: str
+    started: str
+    seconds: float
+    release: str = ""
+    kernel_key: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[Verdict, int] = field(default_factory=dict)
+
 
 class Change(StrEnum):
     """How a night differs from the ones before it, what matters most first."""

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The first tables."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "cells",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("kernel", sa.Text, nullable=False),
+        sa.Column("machine", sa.Text, nullable=False),
+        sa.Column("suite", sa.Text, nullable=False),
+        sa.Column("series", sa.Text, nullable=False),
+        sa.UniqueConstraint("kernel", "machine", "suite", "series"),
+    )
+    op.create_table(
+        "runs",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("night", sa.Text, nullable=False),
+        sa.Column("cell_id", sa.Integer, sa.ForeignKey("cells.id"), nullable=False, index=True),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("folder", sa.Text, nullable=False),
+        sa.Column("started", sa.Text, nullable=False),
+        sa.Column("seconds", sa.Float, nullable=False),
+        sa.Column("status", sa.Integer, nullable=False),
+        sa.Column("release", sa.Text, nullable=False),
+        sa.Column("kernel_key", sa.Text, nullable=False),
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("qemu", sa.Text, nullable=False),
+        sa.Column("accel", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("lab", sa.Text, nullable=False),
+        sa.Column("figures", sa.JSON, nullable=False),
+        sa.Column("counts", sa.JSON, nullable=False),
+        sa.UniqueConstraint("night", "cell_id", "attempt"),
+    )
+    op.create_table(
+        "tests",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("rule", sa.Text, nullable=False, index=True),
+        sa.Column("mode", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.UniqueConstraint("name", "rule", "mode", "subject"),
+    )
+    op.create_table(
+        "verdicts",
+        sa.Column(
+            "run_id", sa.Integer, sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True
+        ),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("test_id", sa.Integer, sa.ForeignKey("tests.id")),
+        sa.Column("verdict", sa.Text, nullable=False),
+        sa.Column("failed", sa.Boolean, nullable=False),
+        sa.Column("duration", sa.Float, nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("evidence", sa.Text, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_verdicts_test", "verdicts", ["test_id", "run_id", "verdict", "failed"])
+    op.create_table(
+        "splats",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("title", sa.Text, nullable=False, unique=True),
+    )
+    op.create_table(
+        "sightings",
+        sa.Column("run_id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("splat_id", sa.Integer, sa.ForeignKey("splats.id"), primary_key=True, index=True),
+        sa.ForeignKeyConstraint(
+            ["run_id", "number"], ["verdicts.run_id", "verdicts.number"], ondelete="CASCADE"
+        ),
+        sqlite_with_rowid=False,
+    )
