@@ -4,7 +4,7 @@
 | in the folder | what it is                                             |
 |---------------|--------------------------------------------------------|
 | results.json  | the run: `lab.results.record.RunRecord`                |
-| junit.xml     | the same for other programs                            |
+| junit.xml     | the same for other programs; run.ktap, too             |
 | kernel.json   | what the kernel was made of; image.json the same       |
 | series.mbox   | the patches of the kernel, as they were applied        |
 | replay.sh     | repeats the run, or a part of it: `lab.results.replay` |
@@ -31,11 +31,13 @@ import platformdirs
 from lab.errors import ConfigurationError, InfrastructureError
 from lab.proc import room_in
 from lab.results.junit import junit
+from lab.results.ktap import ktap
 from lab.results.record import RunRecord
 from lab.results.replay import ORDERS, SCRIPT, Replay
 
 RESULTS = "results.json"
 JUNIT = "junit.xml"
+KTAP = "run.ktap"
 SERIES = "series.mbox"
 LATEST = "latest"
 
@@ -115,6 +117,7 @@ class RunFolder:
         with self._writing("the results"):
             self._replace(RESULTS, _json(record.to_json()))
             self._replace(JUNIT, junit(record))
+            self._replace(KTAP, ktap(record))
             self._replace("kernel.json", _json(record.kernel))
             self._replace("image.json", _json(record.image))
 

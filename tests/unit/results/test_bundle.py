@@ -137,6 +137,7 @@ def test_what_goes_in_comes_out(scene: Scene, tmp_path: Path, name: str) -> None
         "run/replay.json",
         "run/replay.sh",
         "run/results.json",
+        "run/run.ktap",
         "run/series.mbox",
     }
     assert found.contents.version == "0.1.0"

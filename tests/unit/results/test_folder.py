@@ -117,6 +117,7 @@ def test_what_is_written_is_read(tmp_path: Path, record: RunRecord) -> None:
         "junit.xml",
         "kernel.json",
         "results.json",
+        "run.ktap",
     ]
     assert (tmp_path / "results.json").stat().st_mode & 0o777 == 0o644
 
