@@ -61,6 +61,11 @@ def prepare(
     return _kernel(name, cache.make("kernel", _inputs(packages), maker))
 
 
+def refresh(source: DebSource, lab: Lab, cache: Cache, progress: Progress) -> None:
+    """Look up anew which packages a kernel is. Raises as `prepare` does."""
+    _resolved(source, lab, cache, Archive(lab.debian, cache, progress), update=True)
+
+
 def look(name: str, source: DebSource, lab: Lab, cache: Cache) -> tuple[str | None, Kernel | None]:
     """The package in a few words, and the kernel, as far as the cache knows them."""
     known = cache.recall("parts", _asked(source, lab))

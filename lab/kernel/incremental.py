@@ -42,6 +42,21 @@ _KCONFIG = "*Kconfig*"
 _UNDER_WAY = "under-way"
 
 
+def patched(base: Kernel, series: Series, cache: Cache) -> Kernel | None:
+    """What `Base.build` makes of a base with a series, where the cache has it already."""
+    entry = cache.peek("patched", _inputs(base, series, symbols=True))
+    return kernel_of(f"{base.name} with {series.name}", entry) if entry else None
+
+
+def _inputs(base: Kernel, series: Series, *, symbols: bool) -> dict[str, Any]:
+    return {
+        "recipe": [RECIPE, _RECIPE],
+        "base": base.key,
+        "series": series.inputs,
+        "symbols": symbols,
+    }
+
+
 @dataclass(frozen=True)
 class Base:
     """A kernel that the lab builds from source, as what series stand on."""
@@ -76,12 +91,7 @@ class Base:
         Its provenance lists in `warnings` what the compiler warned of and did not for the base:
         each as CompilerWarning.to_json gives it. It is None where the base's own are not known.
         """
-        inputs = {
-            "recipe": [RECIPE, _RECIPE],
-            "base": self.kernel.key,
-            "series": series.inputs,
-            "symbols": symbols,
-        }
+        inputs = _inputs(self.kernel, series, symbols=symbols)
 
         def maker(folder: Path) -> Mapping[str, Any]:
             with self._work_place() as place:

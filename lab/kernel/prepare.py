@@ -154,6 +154,21 @@ def look(spec: str, lab: Lab, cache: Cache) -> State:
     return State(identity.title, kernel_of(spec, entry) if entry else None)
 
 
+def refresh(spec: str, lab: Lab, cache: Cache, progress: Progress) -> None:
+    """Look up anew which version a package's name means; of what is named to the bit nothing.
+
+    Raises ConfigurationError, and InfrastructureError where the mirror cannot be asked.
+    """
+    base, _ = _split(spec, lab)
+    if base not in lab.kernels and Path(base).expanduser().is_file():
+        return
+    origin = _described(base, lab).source
+    if isinstance(origin, DebSource):
+        distribution.refresh(origin, lab, cache, progress)
+    else:
+        source.identify(origin, lab, cache, progress, update=True)
+
+
 def source_of(
     spec: str, lab: Lab, cache: Cache, progress: Progress, *, known_only: bool = False
 ) -> Identity | None:
