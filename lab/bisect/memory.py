@@ -71,10 +71,8 @@ class Memory(Written):
         self.write()
 
     def write(self) -> None:
-        """Put it on disk; a reader sees the old one or the new one."""
-        temporary = self.folder / f".{FILE}"
-        temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-        temporary.replace(self.folder / FILE)
+        """Put it on disk."""
+        self.save(self.folder / FILE)
 
     def place(self, name: str) -> Path:
         """A new folder's path for attempts on a kernel; an earlier one may have been cut short."""

@@ -5,9 +5,11 @@ Scripts read that file. A field may be added under the same `schema`; it changes
 or means something else. A reader passes over fields that it does not know.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
@@ -37,6 +39,12 @@ class Written:
             place = ".".join(str(step) for step in first["loc"])
             raise ConfigurationError(f"results: {place}: {first['msg']}") from None
         return read
+
+    def save(self, file: Path) -> None:
+        """Write it to a file: a reader sees the old one or the new one. Raises OSError."""
+        temporary = file.with_name(f".{file.name}")
+        temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        temporary.replace(file)
 
     @classmethod
     @cache

@@ -10,6 +10,7 @@ from typing import Any
 import lab as package
 from lab import deviations
 from lab.cache import Cache
+from lab.child import record_of_run
 from lab.config import Lab
 from lab.errors import LabError
 from lab.kernel.incremental import Base
@@ -18,7 +19,6 @@ from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
-from lab.child import record_of_run
 
 RECIPE = 3  # of what the base's results depend on
 AGAIN = 2  # times that a test is run again which says something that matters
@@ -36,15 +36,7 @@ class Words:
 
     def of(self, wanted: Sequence[TestRecord]) -> "Words":
         """Those that choose just these tests, in whichever mode."""
-        rules = sorted({test.rule for test in wanted if test.rule})
-        names = sorted({_key(test) for test in wanted})
-        modes = sorted({test.mode for test in wanted if test.mode})
-        words = ["-k", " or ".join(names)]
-        if all(test.rule for test in wanted):
-            words += [word for rule in rules for word in ("--rule", rule)]
-        if all(test.mode for test in wanted):
-            words += [word for mode in modes for word in ("--mode", mode)]
-        return replace(self, tests=tuple(words))
+        return replace(self, tests=words_for(wanted))
 
     def of_rules(self, rules: Sequence[str]) -> "Words":
         """Those that choose these rules' tests."""
@@ -56,6 +48,19 @@ class Words:
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self.platform, *self.suites, *self.tests))
+
+
+def words_for(wanted: Sequence[TestRecord]) -> tuple[str, ...]:
+    """Options of `vfio-lab run` that choose just these tests, in whichever mode."""
+    rules = sorted({test.rule for test in wanted if test.rule})
+    names = sorted({_key(test) for test in wanted})
+    modes = sorted({test.mode for test in wanted if test.mode})
+    words = ["-k", " or ".join(names)]
+    if all(test.rule for test in wanted):
+        words += [word for rule in rules for word in ("--rule", rule)]
+    if all(test.mode for test in wanted):
+        words += [word for mode in modes for word in ("--mode", mode)]
+    return tuple(words)
 
 
 @dataclass(frozen=True)
