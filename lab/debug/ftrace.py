@@ -24,7 +24,9 @@ from lab.guest import Guest
 EVENTS = ("iommu", "intel_iommu", "vfio")  # by default, those of them that the kernel has
 TEXT, DAT, JSON = "trace.txt", "trace.dat", "trace.json"
 _TRACEFS = "/sys/kernel/tracing"
-_LISTING = 300.0  # seconds; on a busy host a distribution's kernel, of 200,000 functions, took 200
+# Seconds for a step: on a busy host it took 200 to list the 200,000 functions of a distribution's
+# kernel, and more than 30 to have the tracer called in those that it can trace.
+_PATIENCE = 300.0
 _BUFFER, _OWN_BUFFER = 8192, 1408  # KiB for each CPU: ours, and the kernel's own choice
 _GRAPH = "function_graph"
 # A line says when, on which CPU and in which process (`lab.debug.chrome` reads it), and none is of
@@ -81,6 +83,7 @@ def traced(guest: Guest, wish: Wish, folder: Path, stretch: float) -> Iterator[S
     """
     saved = Saved()
     with install.start(guest, "tracer", stretch=stretch) as process:
+        process.timeout = _PATIENCE
         tracer = _Tracer(guest, process)
         tracer.begin(wish)
         try:
@@ -235,7 +238,7 @@ class _Tracer:
 
     def _symbols(self) -> str:
         """The functions among the kernel's symbols; an emulated CPU takes seconds to list them."""
-        listed = self._guest.ssh.run("grep", "-i", " [tw] ", "/proc/kallsyms", timeout=_LISTING)
+        listed = self._guest.ssh.run("grep", "-i", " [tw] ", "/proc/kallsyms", timeout=_PATIENCE)
         return listed.output
 
     def _exists(self, name: str) -> bool:
