@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lab.bench import agent, boot, guests, pool, series, workers
+from lab.bench import agent, boot, guests, pool, series, variants, workers
 from lab.bench.figures import Measured, print_json, show
 from lab.cell import Choice
 from lab.config import Lab, known
@@ -15,6 +15,7 @@ _BENCHMARKS: dict[str, Callable[[Lab, Choice, int], Sequence[Measured]]] = {
     "pool": pool.measure,
     "workers": workers.measure,
     "series": series.measure,
+    "variants": variants.measure,
 }
 _ALL = ("boot", "agent", "pool", "workers")  # of what takes minutes each
 
