@@ -25,6 +25,7 @@ def _read_by(reader: Any) -> Any:
 
 Duration = Annotated[str, _read_by(seconds_in)]
 Size = Annotated[str, _read_by(bytes_in)]
+Address = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]  # of mail; a line of its header
 
 
 class Drop(Model):
@@ -63,8 +64,8 @@ class Mail(Model):
     """Where the morning's mail goes. `via` is `file` (mail.txt in the night's folder alone),
     `sendmail`, or `smtp://HOST:PORT`; `when` is `always`, or `news` for nights that have any."""
 
-    to: Annotated[tuple[str, ...], Field(min_length=1)]
-    sender: str = "vfio-lab"
+    to: Annotated[tuple[Address, ...], Field(min_length=1)]
+    sender: Address = "vfio-lab"
     via: Annotated[str, Field(pattern=r"^(file|sendmail|smtps?://[^/\s]+)$")] = "file"
     when: Literal["always", "news"] = "always"
 
