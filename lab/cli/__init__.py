@@ -8,12 +8,12 @@ from types import FrameType
 from typing import NoReturn
 
 # in the order of their help
-from lab.cli import tests, results, place, guests, inside, bugs  # isort: skip
+from lab.cli import tests, nights, results, place, guests, inside, bugs  # isort: skip
 from lab.cli.app import app
 from lab.errors import LabError
 from lab.text import printable
 
-__all__ = ["app", "bugs", "guests", "inside", "main", "place", "results", "tests"]
+__all__ = ["app", "bugs", "guests", "inside", "main", "nights", "place", "results", "tests"]
 
 
 def main() -> NoReturn:

@@ -191,8 +191,8 @@ class Lab:
         for index, suite in enumerate(nightly.suites):
             self._check(("nightly", "suites", index), suite, self.suites)
         for index, drop in enumerate(nightly.series):
-            where = ("nightly", "series", index, "on")
-            for kernel in drop.on:
+            where = ("nightly", "series", index, "kernels")
+            for kernel in drop.kernels:
                 if kernel not in nightly.kernels:
                     raise self._document.error(
                         where,

@@ -30,10 +30,10 @@ Address = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]  # of mail; a li
 
 class Drop(Model):
     """A place that series are dropped into: a folder of mboxes (or of folders with *.patch), or a
-    maildir. Each is put on every kernel of `on`."""
+    maildir. Each is put on every one of `kernels`."""
 
     drop: Path
-    on: Annotated[tuple[str, ...], Field(min_length=1)]
+    kernels: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class Exclusion(Model):

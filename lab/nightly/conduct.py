@@ -128,28 +128,29 @@ class Conductor:
             return
         if not record.tests:
             trouble = next((each.message for each in record.every_trouble), "it has no tests")
-            self._failed(order, trouble)
+            self._failed(order, trouble, record.status)
             return
         self._proven.add((order.kernel, order.cell.series))
-        self._mark(order.cell, State.TESTED, "the night's time was up" if cut else "")
+        why = "the night's time was up" if cut else ""
+        self._mark(order.cell, State.TESTED, why, record.status)
         self.progress.say(f"{order.cell}: {_summary(record)} in {record.seconds:.0f} s")
         if not cut:
             self._waiting[:0] = self._again(order.cell, record)
 
-    def _failed(self, order: Order, trouble: str) -> None:
+    def _failed(self, order: Order, trouble: str, status: int = 2) -> None:
         """What is not built, or does not boot, is not tried in its other cells."""
         self.progress.say(printable(f"{order.cell}: {trouble}"))
         if order.attempt:
             self.night.write()
             return
-        self._mark(order.cell, State.FAILED, trouble)
+        self._mark(order.cell, State.FAILED, trouble, status)
         kernel = (order.kernel, order.cell.series)
         if kernel in self._proven:
             return
         for other in [o for o in self._waiting if (o.kernel, o.cell.series) == kernel]:
             self._waiting.remove(other)
             first_line = trouble.partition("\n")[0]
-            self._mark(other.cell, State.FAILED, f"as in {order.cell}: {first_line}")
+            self._mark(other.cell, State.FAILED, f"as in {order.cell}: {first_line}", status)
 
     def _again(self, cell: CellKey, record: RunRecord) -> list[Order]:
         """Runs of what failed, on the same bits, that were not made yet."""
@@ -162,9 +163,9 @@ class Conductor:
         )
         return [order for order in orders if order.name not in self.night.outcomes]
 
-    def _mark(self, cell: CellKey, state: State, why: str = "") -> None:
+    def _mark(self, cell: CellKey, state: State, why: str = "", status: int = 0) -> None:
         planned = self.night.planned(cell)
-        planned.state, planned.why = state, why
+        planned.state, planned.why, planned.status = state, why, status
         self.night.write()
         self.on_change()
 
@@ -184,7 +185,7 @@ def _now(night: Night, order: Order) -> str:
         lines = path.with_name(f"{path.name}.log").read_text(errors="replace").splitlines()
     except OSError:
         lines = []
-    said = f" ({lines[-1].strip()[:60]})" if lines else ""
+    said = f": {lines[-1].strip('… ')}" if lines else ""
     again = f", again ({order.attempt})" if order.attempt else ""
     return f"{order.cell}{again}{said}"
 

@@ -27,7 +27,7 @@ class Dropped:
 
     name: str
     letters: tuple[EmailMessage, ...]
-    on: tuple[str, ...]
+    kernels: tuple[str, ...]
 
     def save(self, folder: Path) -> Path:
         """Its mailbox, written there."""
@@ -53,7 +53,7 @@ def collect(drops: Sequence[Drop], root: Path) -> tuple[list[Dropped], list[str]
                 except ConfigurationError as error:
                     trouble.append(f"{place}: {name}: {error}")
                 else:
-                    found[name] = Dropped(name, tuple(letters), drop.on)
+                    found[name] = Dropped(name, tuple(letters), drop.kernels)
         except (OSError, ConfigurationError) as error:
             trouble.append(f"{place}: {error}")
     return list(found.values()), trouble

@@ -111,8 +111,9 @@ def install(lab: Lab, at: str) -> list[str]:
     except OSError as error:
         raise InfrastructureError(f"{error.filename}: {error.strerror}") from error
     manager.say("daemon-reload")
-    manager.say("enable", TIMER)
-    manager.say("restart", TIMER)  # one that runs has the old time
+    manager.say("stop", TIMER)  # one that runs has the old time
+    manager.say("clean", "--what=state", TIMER)  # or a night that an older one missed starts now
+    manager.say("enable", "--now", TIMER)
     return [
         f"every night at {at}: {timer}",
         f"what it says: {shlex.join(['journalctl', *manager.words, '-u', NAME])}",

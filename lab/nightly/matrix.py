@@ -21,7 +21,7 @@ def cells(lab: Lab, nightly: Nightly, dropped: Iterable[Dropped] = ()) -> list[C
     """Every cell once, in the order of lab.yaml. A suite that wants a machine of its own is run on
     that one alone."""
     platforms = [(kernel, "") for kernel in nightly.kernels]
-    platforms += [(kernel, series.name) for series in dropped for kernel in series.on]
+    platforms += [(kernel, series.name) for series in dropped for kernel in series.kernels]
     every = (
         CellKey(kernel, machine, suite, series)
         for kernel, series in platforms

@@ -46,13 +46,15 @@ class State(StrEnum):
 @dataclass
 class Planned(Written):
     """A cell of a night. `seconds` is how long it was expected to take, None where nobody knew;
-    `changed` whether something of it had since it was last run. `why` says what hindered it."""
+    `changed` whether something of it had since it was last run. `why` says what hindered it, and
+    `status` is its exit status, 0 while there is none."""
 
     cell: CellKey
     changed: bool
     seconds: float | None
     state: State = State.WAITING
     why: str = ""
+    status: int = 0
 
 
 @dataclass
@@ -100,6 +102,11 @@ class Night(Written):
     def write(self) -> None:
         """Put it on disk."""
         self.save(self.folder / FILE)
+
+    def finish(self) -> None:
+        """It has come to its end, and all is told."""
+        self.ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.write()
 
     def planned(self, cell: CellKey) -> Planned:
         """What is planned of a cell."""

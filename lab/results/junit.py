@@ -37,18 +37,36 @@ _RUN = "vfio-lab"  # the suite of what belongs to no test
 
 def junit(record: RunRecord) -> str:
     """The XML of a run."""
-    root = ET.Element("testsuites", name=_RUN, time=_time(record.seconds))
+    return _text([("", record)], record.seconds)
+
+
+def junit_of_all(records: Mapping[str, RunRecord]) -> str:
+    """That of several runs by their names: each has suites of its own, `NAME: SUITE`."""
+    return _text(
+        [(f"{name}: ", record) for name, record in records.items()],
+        sum(record.seconds for record in records.values()),
+    )
+
+
+def _text(records: Iterable[tuple[str, RunRecord]], seconds: float) -> str:
+    root = ET.Element("testsuites", name=_RUN, time=_time(seconds))
+    for prefix, record in records:
+        _suites(root, prefix, record)
+    _count(root, root.iter("testcase"), _COUNTED)
+    ET.indent(root, " ")
+    return f"{_DECLARATION}\n{ET.tostring(root, encoding='unicode')}\n"
+
+
+def _suites(root: ET.Element, prefix: str, record: RunRecord) -> None:
     suites: dict[str, list[TestRecord]] = {}
     for test in record.tests:
         suites.setdefault(test.suite, []).append(test)
     for name, tests in suites.items():
         seconds = sum(test.duration for test in tests)
-        _suite(root, record, name, seconds, [_test_case(test) for test in tests])
+        _suite(root, record, f"{prefix}{name}", seconds, [_test_case(test) for test in tests])
     if record.every_trouble:
-        _suite(root, record, _RUN, 0.0, [_trouble_case(t) for t in record.every_trouble])
-    _count(root, root.iter("testcase"), _COUNTED)
-    ET.indent(root, " ")
-    return f"{_DECLARATION}\n{ET.tostring(root, encoding='unicode')}\n"
+        cases = [_trouble_case(trouble) for trouble in record.every_trouble]
+        _suite(root, record, f"{prefix}{_RUN}", 0.0, cases)
 
 
 def _suite(

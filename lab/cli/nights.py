@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Commands about many runs: nights."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lab.cli.app import app
+from lab.cli.options import Json, LabFolder
+from lab.errors import ConfigurationError
+
+# ruff: noqa: PLC0415  (see `lab.cli.app`)
+
+
+@app.command()
+def nightly(
+    lab_folder: LabFolder = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option("--kernel", help="Only this one, in place of lab.yaml's; may be repeated."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="For all of it: 90m, 8h.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("-j", "--jobs", min=1, metavar="N", help="Cells at once.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of Dask: its workers run the cells; tcp://HOST:8786."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="What a fleet shares: a folder, NFS, s3://BUCKET."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the night that was interrupted.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show what would be run, in which order, and why.")
+    ] = False,
+    no_update: Annotated[
+        bool, typer.Option("--no-update", help="Look for no newer packages of kernels.")
+    ] = False,
+    install: Annotated[
+        bool,
+        typer.Option("--install", help="Have it run every night: a systemd timer, or crontab."),
+    ] = False,
+    uninstall: Annotated[bool, typer.Option("--uninstall", help="No more.")] = False,
+    at: Annotated[str, typer.Option(metavar="HH:MM", help="When, with --install.")] = "21:00",
+    as_json: Json = False,
+) -> None:
+    """Run the matrix that lab.yaml's `nightly` describes, and say what is new since last night.
+
+    Every verdict goes to the history; the page, the mail and the formats lie in the night's folder.
+    Exit status: 0 nothing is broken; 1 something is; 2 the lab failed in some part.
+    """
+    from lab.commands.nightly import Wish, run_night, show_matrix
+    from lab.config import Lab
+
+    if install + uninstall + plan + resume > 1:
+        raise ConfigurationError("--install, --uninstall, --plan and --resume exclude each other")
+    lab = Lab.find(lab_folder)
+    if install or uninstall:
+        from lab.nightly import install as timer
+
+        print("\n".join(timer.install(lab, at) if install else timer.uninstall()))
+        return
+    wish = Wish(
+        budget=budget,
+        jobs=jobs,
+        scheduler=scheduler,
+        store=store,
+        resume=resume,
+        update=not no_update,
+        kernels=tuple(kernel or ()),
+    )
+    if plan:
+        show_matrix(lab, wish, as_json=as_json)
+        return
+    sys.exit(run_night(lab, wish, as_json=as_json))
