@@ -68,8 +68,9 @@ def test_a_timer_starts_a_service(lab: Lab, systemd: Callable[[], list[str]], un
     assert said[0] == f"every night at 21:30: {units / TIMER}"
     assert systemd() == [
         "--user daemon-reload",
-        f"--user enable {TIMER}",
-        f"--user restart {TIMER}",
+        f"--user stop {TIMER}",
+        f"--user clean --what=state {TIMER}",
+        f"--user enable --now {TIMER}",
     ]
     timer = (units / TIMER).read_text().splitlines()
     assert "OnCalendar=*-*-* 21:30:00" in timer
