@@ -17,6 +17,7 @@ from collections.abc import (
     Set,
 )
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -24,13 +25,18 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from lab.history.model import CellKey, CellRun, Change, News, Row
-from lab.history.past import Said, Word, failed_before, last_night, past_of
+from lab.history.past import Said, Word, failed_in, nights_of, past_of
 from lab.history.schema import runs, sightings, splats
 from lab.history.store import History
 from lab.history.turn import turn_of
 from lab.results.verdict import Verdict, worst
 
 Key = TypeVar("Key", bound=Hashable)
+
+MEMORY = 10
+"""Nights of a cell for which a test that failed stays in doubt on bits that do not change. Either
+it shows again within them, or it was mended beside the kernel, or it is too rare for nights to see;
+the rate that `vfio-lab history` tells forgets nothing."""
 
 
 def news_of(history: History, night: str, *, planned: Collection[CellKey]) -> tuple[News, ...]:
@@ -74,6 +80,22 @@ class _Tonight:
     troubles: Sequence[Row]
     base: Mapping[str, Sequence[Row]]
 
+    @cached_property
+    def recent(self) -> list[str]:
+        """The cell's nights that are remembered, the newest first."""
+        return nights_of(self.history, self.cell, self.night, MEMORY)
+
+    @property
+    def memory(self) -> str:
+        """The oldest of them."""
+        return self.recent[-1] if self.recent else self.night
+
+    @cached_property
+    def before(self) -> Mapping[str, Sequence[Row]]:
+        """What the newest of them said of each test."""
+        rows = self.history.tests(self.recent[0], self.cell) if self.recent else []
+        return _grouped(rows, attrgetter("test"))
+
     def news(self, unseen: Set[str]) -> list[News]:
         """All of it; `unseen` are titles of splats that no earlier night has."""
         gone = self._gone()
@@ -85,13 +107,16 @@ class _Tonight:
 
     def _of_tests(self) -> Iterator[News]:
         """A test at a time: broken, still broken, flaky, mended, not tested."""
-        doubtful = {
-            test for test, rows in self.tests.items() if any(row.verdict.is_trouble for row in rows)
+        passed = {test for test, rows in self.tests.items() if all(map(_passed, rows))}
+        passed &= {test for test, rows in self.before.items() if any(map(_passed, rows))}
+        # of those that pass, and did so before, only a failure on the same bits would be news
+        in_doubt = passed & failed_in(self.history, self.cell, self.recent)
+        past = {
+            **self._past(self.tests.keys() - passed),
+            **self._past(in_doubt, self.memory),
         }
-        doubtful |= self.tests.keys() & failed_before(self.history, self.cell, self.night)
-        past = past_of(self.history, self.cell, self.night, doubtful)
-        for test in doubtful:
-            yield from self._turned(self.tests[test], past[test])
+        for test, nights in past.items():
+            yield from self._turned(self.tests[test], nights)
 
     def _of_runs(self, more: str) -> Iterator[News]:
         """The same of the runs themselves, with `more` behind the message."""
@@ -104,13 +129,17 @@ class _Tonight:
                 Row(self.night, self.cell, attempt, "", None, None, Verdict.KEPT, 0.0)
                 for attempt in attempts
             ]
-        past = past_of(self.history, self.cell, self.night, [""])
+        past = self._past([""], "" if self.troubles else self.memory)
         yield from self._turned(rows, past[""], more)
+
+    def _past(self, tests: Collection[str], since: str = "") -> Mapping[str, Sequence[Said]]:
+        return past_of(self.history, self.cell, self.night, tests, since) if tests else {}
 
     def _turned(self, rows: Sequence[Row], past: Sequence[Said], more: str = "") -> Iterator[News]:
         """What has come of a test, where that is news."""
         words = [Word(row.verdict, row.failed) for row in rows]
-        if turn := turn_of(Said.of(self.night, self.runs[0].bits, words), past):
+        said = Said.of(self.night, self.runs[0].bits, words)
+        if turn := turn_of(said, past, self.memory):
             before = turn.before
             yield self._news(
                 turn.change,
@@ -136,11 +165,14 @@ class _Tonight:
     def _gone(self) -> list[News]:
         """What ran in the cell's last night and did not now: a rule as a whole, where no test of
         it did, or a test."""
-        last = last_night(self.history, self.cell, self.night)
         ran = {test for test, rows in self.tests.items() if any(_ran(row) for row in rows)}
         rules = {self.tests[test][0].rule for test in ran} | {None}
-        before = _grouped(filter(_ran, self.history.tests(last, self.cell)), attrgetter("test"))
-        missing = [rows[-1] for test, rows in before.items() if test not in ran]
+        missing = [
+            row
+            for test, rows in self.before.items()
+            for row in [_telling(rows)]
+            if _ran(row) and test not in ran
+        ]
         of_rules = _grouped((row for row in missing if row.rule not in rules), attrgetter("rule"))
         return [
             *(self._lacks(row) for row in missing if row.rule in rules),
@@ -190,7 +222,7 @@ class _Tonight:
 
 def _not_run(history: History, night: str, cell: CellKey) -> News:
     """A cell that the night did not come to."""
-    last = last_night(history, cell, night)
+    last = next(iter(nights_of(history, cell, night, 1)), "")
     nights = [each for each in history.nights() if last < each < night] if last else []
     return News(
         Change.GONE,
@@ -233,6 +265,10 @@ def _telling(rows: Sequence[Row]) -> Row:
 
 def _first_line(row: Row) -> str:
     return row.message.partition("\n")[0]
+
+
+def _passed(row: Row) -> bool:
+    return Word(row.verdict, row.failed).passed
 
 
 def _ran(row: Row) -> bool:

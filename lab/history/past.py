@@ -77,11 +77,12 @@ class Said:
 
 
 def past_of(
-    history: History, cell: CellKey, night: str, names: Collection[str]
+    history: History, cell: CellKey, night: str, names: Collection[str], since: str = ""
 ) -> dict[str, list[Said]]:
-    """What the nights before `night` said of these tests in a cell, the newest first. The name
-    that is empty stands for the whole runs themselves, which pass where they have no trouble."""
-    earlier = (*of_cell(cell), runs.c.night < night)
+    """What the nights from `since` on and before `night` said of these tests in a cell, the newest
+    first. The name that is empty stands for the whole runs, which pass where they have no trouble.
+    """
+    earlier = (*of_cell(cell), runs.c.night < night, runs.c.night >= since)
     of_tests = (
         sa.select(tests.c.name, runs.c.night, *_BITS, verdicts.c.verdict, verdicts.c.failed)
         .select_from(verdicts.join(tests).join(runs).join(cells))
@@ -105,27 +106,30 @@ def past_of(
     return said
 
 
-def failed_before(history: History, cell: CellKey, night: str) -> set[str]:
-    """The tests that have ever failed in a cell before a night."""
+def nights_of(history: History, cell: CellKey, night: str, limit: int) -> list[str]:
+    """The last nights before `night` in which a cell was run, the newest first."""
+    query = (
+        sa.select(runs.c.night)
+        .distinct()
+        .select_from(runs.join(cells))
+        .where(*of_cell(cell), runs.c.night < night)
+        .order_by(runs.c.night.desc())
+        .limit(limit)
+    )
+    with history.reading() as connection:
+        return list(connection.scalars(query))
+
+
+def failed_in(history: History, cell: CellKey, nights: Collection[str]) -> set[str]:
+    """The tests that failed in a cell in any of these nights."""
     query = (
         sa.select(tests.c.name)
         .distinct()
         .select_from(verdicts.join(tests).join(runs).join(cells))
-        .where(*of_cell(cell), runs.c.night < night, verdicts.c.failed)
+        .where(*of_cell(cell), runs.c.night.in_(nights), verdicts.c.failed)
     )
     with history.reading() as connection:
         return set(connection.scalars(query))
-
-
-def last_night(history: History, cell: CellKey, night: str) -> str:
-    """The last night before `night` in which a cell was run, empty where there is none."""
-    query = (
-        sa.select(sa.func.max(runs.c.night))
-        .select_from(runs.join(cells))
-        .where(*of_cell(cell), runs.c.night < night)
-    )
-    with history.reading() as connection:
-        return connection.scalar(query) or ""
 
 
 def _folded(found: list[tuple[Any, ...]]) -> Iterator[tuple[str, Said]]:

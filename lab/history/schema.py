@@ -7,7 +7,7 @@ tables of their own. A verdict without a test is trouble of its run.
 
 import sqlalchemy as sa
 
-REVISION = "0001"  # of the newest migration
+REVISION = "0002"  # of the newest migration
 
 metadata = sa.MetaData()
 
@@ -27,7 +27,7 @@ runs = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("night", sa.Text, nullable=False),
-    sa.Column("cell_id", sa.ForeignKey("cells.id"), nullable=False, index=True),
+    sa.Column("cell_id", sa.ForeignKey("cells.id"), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("folder", sa.Text, nullable=False),
     sa.Column("started", sa.Text, nullable=False),
@@ -43,6 +43,8 @@ runs = sa.Table(
     sa.Column("figures", sa.JSON, nullable=False),
     sa.Column("counts", sa.JSON, nullable=False),
     sa.UniqueConstraint("night", "cell_id", "attempt"),
+    sa.Index("ix_runs_cell_night", "cell_id", "night"),
+    sa.Index("ix_runs_cell_bits", "cell_id", "kernel_key"),
 )
 
 tests = sa.Table(
@@ -71,6 +73,25 @@ verdicts = sa.Table(
     sa.Index("ix_verdicts_test", "test_id", "run_id", "verdict", "failed"),
     sqlite_with_rowid=False,
 )
+# Few fail: the questions about those that do read nothing else.
+sa.Index(
+    "ix_verdicts_failed",
+    verdicts.c.test_id,
+    verdicts.c.run_id,
+    sqlite_where=verdicts.c.failed,
+    postgresql_where=verdicts.c.failed,
+)
+
+# How often a test has passed and failed in a cell, which is much to count: kept by `History.add`.
+tallies = sa.Table(
+    "tallies",
+    metadata,
+    sa.Column("test_id", sa.ForeignKey("tests.id"), primary_key=True),
+    sa.Column("cell_id", sa.ForeignKey("cells.id"), primary_key=True),
+    sa.Column("passed", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 splats = sa.Table(
     "splats",
@@ -90,3 +111,6 @@ sightings = sa.Table(
     ),
     sqlite_with_rowid=False,
 )
+
+PASSED = verdicts.c.verdict.in_(["kept", "known"]) & sa.not_(verdicts.c.failed)
+"""What `lab.history.past.Word.passed` says, in SQL."""

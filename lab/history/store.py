@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from lab.contract import Mode
 from lab.history.database import WRITING, database
 from lab.history.model import CellKey, CellRun, Point, Row
-from lab.history.schema import cells, runs, sightings, splats, tests, verdicts
+from lab.history.schema import PASSED, cells, runs, sightings, splats, tallies, tests, verdicts
 from lab.results.record import RunRecord, TestRecord, Trouble
 from lab.results.verdict import Verdict
 from lab.splats import find
@@ -52,6 +52,7 @@ class History:
             names = self._ids(connection, tests, [line.name for line in lines if line.name])
             titles = self._ids(connection, splats, [(t,) for line in lines for t in line.splats])
             run_id = self._run(connection, run, cell, record)
+            before = _counted(connection, run_id)
             connection.execute(sa.delete(verdicts).where(verdicts.c.run_id == run_id))
             said = [
                 {
@@ -70,6 +71,7 @@ class History:
             for table, values in ((verdicts, said), (sightings, seen)):
                 if values:
                     connection.execute(sa.insert(table), values)
+            self._tally(connection, cell, before, _counted(connection, run_id))
 
     def nights(self) -> list[str]:
         """The names of all nights, the newest first."""
@@ -204,6 +206,34 @@ class History:
         run_id: int = connection.execute(statement.returning(runs.c.id)).scalar_one()
         return run_id
 
+    def _tally(
+        self,
+        connection: sa.Connection,
+        cell: int,
+        before: Mapping[int, tuple[int, int]],
+        after: Mapping[int, tuple[int, int]],
+    ) -> None:
+        """What a run says of each test has become this: passed, and failed."""
+        none = (0, 0)
+        changes = [
+            {
+                "test_id": test,
+                "cell_id": cell,
+                "passed": after.get(test, none)[0] - before.get(test, none)[0],
+                "failed": after.get(test, none)[1] - before.get(test, none)[1],
+            }
+            for test in sorted({*before, *after})  # in order, as names are
+        ]
+        statement = self._insert(tallies)
+        statement = statement.on_conflict_do_update(
+            index_elements=["test_id", "cell_id"],
+            set_={
+                name: tallies.c[name] + statement.excluded[name] for name in ("passed", "failed")
+            },
+        )
+        if changes:
+            connection.execute(statement, changes)
+
     def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """An INSERT of the database's own, which can say what becomes of a row that is there."""
         return sqlite.insert(table) if self._of_sqlite else postgresql.insert(table)
@@ -254,6 +284,19 @@ def _titles(texts: Sequence[str]) -> tuple[str, ...]:
         [splat.title for splat in find(text)] or [text.strip().partition("\n")[0]] for text in texts
     )
     return tuple(dict.fromkeys(printable(title) for titles in found for title in titles))
+
+
+def _counted(connection: sa.Connection, run_id: int) -> dict[int, tuple[int, int]]:
+    """How often each test passed and failed in a run."""
+    passed, failed = (
+        sa.func.sum(sa.case((each, 1), else_=0)) for each in (PASSED, verdicts.c.failed)
+    )
+    query = (
+        sa.select(verdicts.c.test_id, passed, failed)
+        .where(verdicts.c.run_id == run_id, verdicts.c.test_id.is_not(None))
+        .group_by(verdicts.c.test_id)
+    )
+    return {test: (good, bad) for test, good, bad in connection.execute(query)}
 
 
 def _numbers(

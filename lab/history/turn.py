@@ -8,11 +8,6 @@ from itertools import takewhile
 from lab.history.model import Change
 from lab.history.past import Said
 
-MEMORY = 10
-"""Nights with an answer for which a test that failed stays in doubt on bits that do not change.
-Either it shows again within them, or it was mended beside the kernel, or it is too rare for nights
-to see; the rate that `vfio-lab history` tells forgets nothing."""
-
 
 @dataclass(frozen=True)
 class Turn:
@@ -39,10 +34,14 @@ class Turn:
         return message
 
 
-def turn_of(now: Said, past: Sequence[Said]) -> Turn | None:
-    """What `now` says beside `past`, the newest first; None where that is nothing to tell."""
+def turn_of(now: Said, past: Sequence[Said], memory: str) -> Turn | None:
+    """What `now` says beside `past`, the newest first; None where that is nothing to tell.
+
+    `memory` is the first night with which `now` is compared for what it said on the same bits.
+    """
     answered = [said for said in past if said.answered]
-    same = [now, *(said for said in answered[:MEMORY] if now.bits and said.bits == now.bits)]
+    recent = (said for said in answered if said.night >= memory)
+    same = [now, *(said for said in recent if now.bits and said.bits == now.bits)]
     passed, failed = sum(said.passed for said in same), sum(said.failed for said in same)
 
     def turn(change: Change, row: Sequence[Said], before: Said | None) -> Turn:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from lab.history.model import CellKey, Change, News
-from lab.history.turn import MEMORY
+from lab.history.news import MEMORY
 from lab.results.record import Trouble
 from lab.results.verdict import Verdict
 
