@@ -13,6 +13,8 @@ def printable(text: str) -> str:
 
     The carriage returns of a serial console's line ends are dropped.
     """
+    if text.isascii() and text.isprintable():
+        return text  # nearly all of it is
     return _UNPRINTABLE.sub(_escaped, text.replace("\r\n", "\n"))
 
 

@@ -46,7 +46,7 @@ class Verdict(StrEnum):
     @property
     def severity(self) -> int:
         """Its place in the order of severity; greater is worse."""
-        return list(Verdict).index(self)
+        return _SEVERITY[self]
 
     @property
     def is_trouble(self) -> bool:
@@ -82,6 +82,8 @@ _MARKS = {
     Verdict.GUEST_LOST: Mark("LOST", "bold magenta"),
     Verdict.LAB_ERROR: Mark("ERROR", "bold white on red"),
 }
+
+_SEVERITY = {verdict: place for place, verdict in enumerate(Verdict)}
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
