@@ -2,9 +2,9 @@
 """What `nightly` in lab.yaml says: what is tested each night, for how long, and who is told."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lab.config.models import Model
@@ -44,12 +44,11 @@ class Exclusion(Model):
     suite: str = "*"
     series: str = "*"
 
-    @field_validator("series")
-    @classmethod
-    def _says_something(cls, value: str, info: Any) -> str:
-        if {value, *info.data.values()} == {"*"}:
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if set(self.model_dump().values()) == {"*"}:
             raise PydanticCustomError("exclusion", "expected a pattern: this leaves out every cell")
-        return value
+        return self
 
 
 class Keep(Model):
