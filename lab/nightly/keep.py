@@ -3,7 +3,6 @@
 
 import calendar
 import contextlib
-import math
 import re
 import shutil
 import time
@@ -65,7 +64,8 @@ def _in(folder: Path, names: re.Pattern[str]) -> list[Path]:
         named = [path for path in folder.iterdir() if names.fullmatch(path.name)]
     except FileNotFoundError:
         return []
-    found = [path for path in named if path.is_dir() and not path.is_symlink()]
+    dated = [path for path in named if _started(path) is not None]
+    found = [path for path in dated if path.is_dir() and not path.is_symlink()]
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
@@ -77,7 +77,7 @@ def _clean(
     doomed = []
     for path in found:
         total += size_of(path)
-        if path not in spared and (total > room or _started(path) < oldest):
+        if path not in spared and (total > room or (_started(path) or 0.0) < oldest):
             doomed.append(path)
     for left in folder.glob(f"{_DOOMED}*"):  # by a removal that was interrupted
         _remove(left)
@@ -104,12 +104,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _started(path: Path) -> float:
-    """Of its name, in seconds since the epoch; infinity where that is no time."""
+def _started(path: Path) -> float | None:
+    """Of its name, in seconds since the epoch; None where that is no time."""
     try:
         return calendar.timegm(time.strptime(path.name.partition("-")[0], _STAMP))
     except ValueError:
-        return math.inf
+        return None
 
 
 def _has_ended(night: Path) -> bool:
