@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Amounts as people write them: `90s`, `8h`, `30d`; `500M`, `20G`."""
+"""Amounts as people write and read them: `90s`, `8h`, `30d`; `500M`, `20G`."""
 
 import re
 from collections.abc import Mapping
@@ -18,6 +18,14 @@ def seconds_in(text: str, option: str = "") -> float:
 def bytes_in(text: str, option: str = "") -> int:
     """Bytes in `500M`, `20G` (powers of ten). Raises ConfigurationError, which names the option."""
     return int(_number(text.upper(), option, _SIZES, "a number with K, M, G or T behind it: 20G"))
+
+
+def in_words(size: int) -> str:
+    """Bytes as 1.7 GB, 220 MB, 4 kB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
+        if size >= factor:
+            return f"{size / factor:.{1 if size < 10 * factor else 0}f} {unit}"
+    return f"{size // 1000} kB"
 
 
 def _number(text: str, option: str, units: Mapping[str, int], expected: str) -> float:

@@ -25,6 +25,7 @@ from rich.text import Text
 
 from lab.cache import Cache
 from lab.cell import Choice
+from lab.child import record_of, run_of
 from lab.config import Lab, known
 from lab.contract import rules
 from lab.errors import BuildError, ConfigurationError, LabError
@@ -37,7 +38,6 @@ from lab.results.layout import line
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
 from lab.text import printable
-from lab.child import record_of, run_of
 
 FOLDER = Path("kernels/mutants")
 SUMMARY = "mutants.json"

@@ -2,6 +2,7 @@
 """`vfio-lab nightly`: the whole matrix, compared with the nights before."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from lab.config.nightly import Nightly
 from lab.errors import ConfigurationError, LabError
 from lab.history.store import History
 from lab.kernel.prepare import refresh
-from lab.nightly import drops, matrix, turns
+from lab.nightly import drops, keep, matrix, turns
 from lab.nightly.carrier import Carrier, LocalCarrier
 from lab.nightly.conduct import Conductor
 from lab.nightly.drops import Dropped
@@ -23,8 +24,9 @@ from lab.nightly.morning import Morning, tell
 from lab.nightly.night import SERIES, Night, Planned, alone, nights
 from lab.nightly.show import show, show_plan
 from lab.progress import Progress
+from lab.results.folder import runs
 from lab.session import commit_of
-from lab.units import seconds_in
+from lab.units import in_words, seconds_in
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def run_night(lab: Lab, wish: Wish, *, as_json: bool) -> int:
             progress.say(f"night {night.name} goes on with `vfio-lab nightly --resume`")
             raise
         night.finish()
+        _clean(nightly, morning, progress)
         report(morning, as_json=as_json)
         return morning.status
 
@@ -110,6 +113,19 @@ def carrier_of(lab: Lab, nightly: Nightly, wish: Wish, progress: Progress) -> Ca
 def version_of(lab: Lab) -> str:
     """The lab's own: its release, and the commit of its tree where git knows that."""
     return " ".join(filter(None, (version("vfio-lab"), commit_of(lab.root))))
+
+
+def _clean(nightly: Nightly, morning: Morning, progress: Progress) -> None:
+    """What is too old, or for which there is no room, goes."""
+    now = time.time()
+    gone = keep.clean(nights(), nightly.keep, now)
+    lost = keep.unlinked(morning.news, gone)
+    gone += keep.clean_runs(runs(), nightly.keep, now)
+    if gone:
+        freed = in_words(sum(each.bytes for each in gone))
+        progress.say(f"removed, as `keep` says: {len(gone)} old nights and runs, {freed}")
+    for each in lost:
+        progress.say(f"with it the evidence of {each.subject} went, broken since {each.since}")
 
 
 def report(morning: Morning, *, as_json: bool) -> None:

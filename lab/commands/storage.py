@@ -21,7 +21,7 @@ from lab.kernel.build import CCACHE, CCACHE_OF_SERIES
 from lab.kernel.origin import few, origin_of
 from lab.proc import run
 from lab.results.layout import line, shortened
-from lab.units import TIMES, bytes_in, seconds_in
+from lab.units import TIMES, bytes_in, in_words, seconds_in
 
 _OTHERS = {
     CCACHE: "compiled objects of all kernels",
@@ -185,14 +185,6 @@ def _table(found: Sequence[Item]) -> Table:
         what, made = shortened(item.what), item.made[:10]
         table.add_row(item.kind, what, in_words(item.bytes), made, _ago(item.used))
     return table
-
-
-def in_words(size: int) -> str:
-    """Bytes as 1.7 GB, 220 MB, 4 kB."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
-        if size >= factor:
-            return f"{size / factor:.{1 if size < 10 * factor else 0}f} {unit}"
-    return f"{size // 1000} kB"
 
 
 def _ago(moment: float | None) -> str:

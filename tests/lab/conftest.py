@@ -176,6 +176,17 @@ class SmallLab:
         argv = ["lab", "series", str(mail), *words]
         return self._start(argv, words, None)
 
+    def nightly(self, **content: Any) -> None:
+        """Write what lab.yaml says of nights."""
+        file = self.root / "lab.yaml"
+        said = yaml.safe_load(file.read_text()) | {"nightly": content}
+        file.write_text(yaml.safe_dump(said, sort_keys=False))
+
+    def night(self, *words: str) -> Started:
+        """`vfio-lab nightly` with these words; it has no folder of its own."""
+        argv = ["lab", "nightly", "--no-update", *words]
+        return self._start(argv, ("--out",), None)
+
     def start(self, *words: str, env: dict[str, str] | None = None) -> Started:
         """`vfio-lab run` with these words behind it; in one process unless they say otherwise."""
         words = words if "-n" in words else (*words, "-n", "1")

@@ -4,7 +4,7 @@
 import pytest
 
 from lab.errors import ConfigurationError
-from lab.units import bytes_in, seconds_in
+from lab.units import bytes_in, in_words, seconds_in
 
 DAY = 86400
 
@@ -35,3 +35,12 @@ def test_a_size_has_a_unit(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"--max-size {text}: expected a number with K"):
         bytes_in(text, "--max-size")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 kB"), (61440, "61 kB"), (2345678, "2.3 MB"), (115 * 10**6, "115 MB"),
+     (1_690_000_000, "1.7 GB"), (71 * 10**9, "71 GB")],
+)  # fmt: skip
+def test_a_size_is_said_in_few_digits(size: int, text: str) -> None:
+    assert in_words(size) == text

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.cache import PROVENANCE, Cache, Entry, size_of
-from lab.commands.storage import described, in_words, items, show_cache
+from lab.commands.storage import described, items, show_cache
 from lab.errors import ConfigurationError
 
 DAY = 86400.0
@@ -52,15 +52,6 @@ def clean(age: str | None = None, size: str | None = None) -> None:
 def shown(capsys: pytest.CaptureFixture[str]) -> Any:
     show_cache(clean=False, older_than=None, max_size=None, as_json=True)
     return json.loads(capsys.readouterr().out)
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 kB"), (61440, "61 kB"), (2345678, "2.3 MB"), (115 * 10**6, "115 MB"),
-     (1_690_000_000, "1.7 GB"), (71 * 10**9, "71 GB")],
-)  # fmt: skip
-def test_a_size_is_said_in_few_digits(size: int, text: str) -> None:
-    assert in_words(size) == text
 
 
 @pytest.mark.parametrize(

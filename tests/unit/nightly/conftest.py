@@ -2,7 +2,7 @@
 """A lab whose nights are run by nobody: what a cell says is written down beforehand."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +95,7 @@ class Script(Carrier):
     """Runs cells as they are written down: of each the records of its attempts, in order. A cell
     without any is one whose run leaves nothing; one that says None never ends."""
 
-    says: dict[CellKey, list[RunRecord | None]]
+    says: Mapping[CellKey, Sequence[RunRecord | None]]
     jobs: int = 1
     carried: list[Order] = field(default_factory=list)
     before: Callable[[Order], None] = lambda _: None
@@ -114,14 +114,13 @@ class Script(Carrier):
 
     def carry(self, order: Order) -> Future[Outcome]:
         self.before(order)
+        earlier = sum(each.cell == order.cell for each in self.carried)
         self.carried.append(order)
         future: Future[Outcome] = Future()
-        found = self.says.get(order.cell, [])
+        found = self.says.get(order.cell, ())[earlier:]
         if not found:
             future.set_result(Outcome(order, "the run left no results"))
-            return future
-        record = found.pop(0)
-        if record:
+        elif record := found[0]:
             folder = nights() / order.night / "cells" / order.name
             folder.mkdir()
             RunFolder(folder).write(record)
