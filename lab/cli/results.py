@@ -122,3 +122,30 @@ def splats(
     symbols = symbols_of(lab_folder, kernel, vmlinux, modules)
     texts = text or symbols is not None
     sys.exit(show_splats(files or (), symbols, texts=texts, as_json=as_json))
+
+
+@app.command()
+def history(
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RULE|TEST|SPLAT]",
+            help="A rule's id, or a part of a test's name or of a splat's title; "
+            "default: the last nights.",
+        ),
+    ] = None,
+    lab_folder: LabFolder = None,
+    kernel: Annotated[
+        str | None, typer.Option(help="Only on this kernel, by its name in the nights.")
+    ] = None,
+    machine: Annotated[str | None, typer.Option(help="Only on this machine.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say when something last passed, and on what; how often it flakes; first bad and last good.
+
+    A test flakes that fails and passes on the same bits: the kernel, QEMU, and the lab.
+    """
+    from lab.commands.history import show_history
+    from lab.config import Lab
+
+    show_history(Lab.find(lab_folder), subject, kernel, machine, as_json=as_json)

@@ -106,6 +106,7 @@ def _upgrade(engine: sa.Engine, shown: str) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE)))
         upgrade(connection, shown)
+    engine.dispose()  # what SQLite knows of the tables it reads when it is connected
 
 
 def _revision(engine: sa.Engine) -> str | None:

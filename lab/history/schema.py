@@ -7,6 +7,8 @@ tables of their own. A verdict without a test is trouble of its run.
 
 import sqlalchemy as sa
 
+from lab.results.verdict import Verdict
+
 REVISION = "0002"  # of the newest migration
 
 metadata = sa.MetaData()
@@ -43,7 +45,7 @@ runs = sa.Table(
     sa.Column("figures", sa.JSON, nullable=False),
     sa.Column("counts", sa.JSON, nullable=False),
     sa.UniqueConstraint("night", "cell_id", "attempt"),
-    sa.Index("ix_runs_cell_night", "cell_id", "night"),
+    sa.Index("ix_runs_cell_night", "cell_id", "night", "attempt"),
     sa.Index("ix_runs_cell_bits", "cell_id", "kernel_key"),
 )
 
@@ -78,8 +80,8 @@ sa.Index(
     "ix_verdicts_failed",
     verdicts.c.test_id,
     verdicts.c.run_id,
-    sqlite_where=verdicts.c.failed,
-    postgresql_where=verdicts.c.failed,
+    sqlite_where=sa.text("failed = 1"),
+    postgresql_where=sa.text("failed"),
 )
 
 # How often a test has passed and failed in a cell, which is much to count: kept by `History.add`.
@@ -112,5 +114,7 @@ sightings = sa.Table(
     sqlite_with_rowid=False,
 )
 
-PASSED = verdicts.c.verdict.in_(["kept", "known"]) & sa.not_(verdicts.c.failed)
-"""What `lab.history.past.Word.passed` says, in SQL."""
+
+def passed(of: sa.FromClause = verdicts) -> sa.ColumnElement[bool]:
+    """What `lab.history.past.Word.passed` says, in SQL."""
+    return of.c.verdict.in_([Verdict.KEPT.value, Verdict.KNOWN.value]) & sa.not_(of.c.failed)

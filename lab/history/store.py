@@ -13,13 +13,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from lab.contract import Mode
 from lab.history.database import WRITING, database
 from lab.history.model import CellKey, CellRun, Point, Row
-from lab.history.schema import PASSED, cells, runs, sightings, splats, tallies, tests, verdicts
+from lab.history.schema import cells, passed, runs, sightings, splats, tallies, tests, verdicts
 from lab.results.record import RunRecord, TestRecord, Trouble
 from lab.results.verdict import Verdict
 from lab.splats import find
 from lab.text import printable
 
-_CELL = (cells.c.kernel, cells.c.machine, cells.c.suite, cells.c.series)
+CELL = (cells.c.kernel, cells.c.machine, cells.c.suite, cells.c.series)
+"""The columns of a `CellKey`, in order."""
 _OF_RUN = tuple(runs.c[name] for name in CellRun.__dataclass_fields__ if name != "cell")
 _OF_POINT = tuple(runs.c[name] for name in Point.__dataclass_fields__)
 _OF_ROW = (
@@ -83,15 +84,15 @@ class History:
     def cells(self) -> list[CellKey]:
         """Every cell that was ever run, in order."""
         with self.reading() as connection:
-            return sorted(CellKey(*found) for found in connection.execute(sa.select(*_CELL)))
+            return sorted(CellKey(*found) for found in connection.execute(sa.select(*CELL)))
 
     def runs(self, night: str) -> list[CellRun]:
         """All runs of a night: cells in order, of each the whole one first."""
-        query = sa.select(*_CELL, *_OF_RUN).join(cells).where(runs.c.night == night)
+        query = sa.select(*CELL, *_OF_RUN).join(cells).where(runs.c.night == night)
         with self.reading() as connection:
             found = [
                 CellRun(
-                    cell=CellKey(*(line[name] for name in _CELL)),
+                    cell=CellKey(*(line[name] for name in CELL)),
                     **{name.name: line[name] for name in _OF_RUN},
                 )
                 for line in connection.execute(query).mappings()
@@ -133,7 +134,7 @@ class History:
 
     def _rows(self, night: str, cell: CellKey | None, wanted: sa.ColumnElement[bool]) -> list[Row]:
         there = (
-            sa.select(runs.c.id, *_CELL, runs.c.attempt)
+            sa.select(runs.c.id, *CELL, runs.c.attempt)
             .join(cells)
             .where(runs.c.night == night, *of_cell(cell))
         )
@@ -246,7 +247,7 @@ class History:
 def of_cell(cell: CellKey | None) -> tuple[sa.ColumnElement[bool], ...]:
     """The conditions that choose a cell's runs; none where every cell will do."""
     names = astuple(cell) if cell else ()
-    return tuple(column == name for column, name in zip(_CELL, names, strict=False))
+    return tuple(column == name for column, name in zip(CELL, names, strict=False))
 
 
 @dataclass(frozen=True)
@@ -288,15 +289,13 @@ def _titles(texts: Sequence[str]) -> tuple[str, ...]:
 
 def _counted(connection: sa.Connection, run_id: int) -> dict[int, tuple[int, int]]:
     """How often each test passed and failed in a run."""
-    passed, failed = (
-        sa.func.sum(sa.case((each, 1), else_=0)) for each in (PASSED, verdicts.c.failed)
-    )
+    good, bad = (sa.func.sum(sa.case((each, 1), else_=0)) for each in (passed(), verdicts.c.failed))
     query = (
-        sa.select(verdicts.c.test_id, passed, failed)
+        sa.select(verdicts.c.test_id, good, bad)
         .where(verdicts.c.run_id == run_id, verdicts.c.test_id.is_not(None))
         .group_by(verdicts.c.test_id)
     )
-    return {test: (good, bad) for test, good, bad in connection.execute(query)}
+    return {test: (went, failed) for test, went, failed in connection.execute(query)}
 
 
 def _numbers(
