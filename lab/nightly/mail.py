@@ -30,7 +30,7 @@ _COLUMN = max(len(change) for change in Change) + 2
 
 @dataclass(frozen=True)
 class _Item:
-    """What is told in one line: a thing that broke in four modes is one thing."""
+    """What is told at once: a thing that broke in four modes is one thing."""
 
     news: tuple[News, ...]
 
@@ -45,11 +45,15 @@ class _Item:
         return one_line(f"{first.rule or ''} {function or first.message}".strip())
 
     @property
-    def line(self) -> str:
-        where = str(self.news[0].cell)
+    def lines(self) -> list[str]:
+        """One, or a second for where it was seen."""
+        what = f"  {self.change:{_COLUMN}}{self.name}"
+        where = one_line(str(self.news[0].cell))
         more = f" and {len(self.news) - 1} more" if len(self.news) > 1 else ""
+        if len(what) + 2 + len(where) + len(more) <= _WIDTH:
+            return [f"{what}, {where}{more}"]
         room = _WIDTH - 2 - _COLUMN - len(more)
-        return f"  {self.change:{_COLUMN}}{_cut(f'{self.name}, {one_line(where)}', room)}{more}"
+        return [_cut(what, _WIDTH), f"  {'':{_COLUMN}}{_cut(where, room)}{more}"]
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,14 @@ class Mailing:
 
     def _new(self) -> Iterator[str]:
         yield "New:" if self._items else "Nothing is new."
-        # the last line may be needed to say that there is more
-        shown = self._items if len(self._items) <= _LINES else self._items[: _LINES - 1]
-        yield from (item.line for item in shown)
-        if left := len(self._items) - len(shown):
-            yield f"  and {left} more"
+        room = _LINES
+        for number, item in enumerate(self._items):
+            left = len(self._items) - number
+            if len(item.lines) + (left > 1) > room:  # one is needed to say that there is more
+                yield f"  and {left} more"
+                break
+            yield from item.lines
+            room -= len(item.lines)
         if self.link:
             yield f"All of it: {self.link.rstrip('/')}/{self.night}/index.html"
 

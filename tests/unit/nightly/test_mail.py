@@ -82,9 +82,11 @@ def test_the_subject_counts_what_is_new(mailing: Mailing) -> None:
 
 
 def test_a_thing_that_is_new_is_a_line(mailing: Mailing) -> None:
-    first, second = news_lines(mailing)
-    assert first.split(maxsplit=2)[2].startswith("OWN-3 test_second_bind_is_refused, v6.12+kasan")
-    assert second.split(maxsplit=2)[2].startswith("OWN-1 test_old, v6.12+kasan")
+    assert [line.strip() for line in news_lines(mailing)] == [
+        "newly broken      OWN-3 test_second_bind_is_refused",
+        "v6.12+kasan on vtd: contract",
+        "still broken      OWN-1 test_old, v6.12+kasan on vtd: contract",
+    ]
 
 
 def test_what_broke_in_many_places_is_one_thing(mailing: Mailing) -> None:
@@ -93,7 +95,7 @@ def test_what_broke_in_many_places_is_one_thing(mailing: Mailing) -> None:
         for machine in ("vtd", "no-iommu")
         for mode in Mode
     ]
-    (line,) = news_lines(replace(mailing, news=places))
+    _, line = news_lines(replace(mailing, news=places))
     assert line.endswith(f" and {2 * len(Mode) - 1} more")
 
 
@@ -102,6 +104,16 @@ def test_ten_lines_are_the_most(mailing: Mailing, count: int, lines: int) -> Non
     found = news_lines(replace(mailing, news=many(count)))
     assert len(found) == lines
     assert (found[-1] == f"  and {count - 9} more") == (count > 10)
+
+
+def test_ten_lines_are_the_most_of_long_things_too(mailing: Mailing) -> None:
+    news = [
+        replace(each, test=f"t.py::test_{'x' * 60}_{number}") for number, each in enumerate(many(9))
+    ]
+    found = news_lines(replace(mailing, news=news))
+    assert len(found) == 9
+    assert found[-1] == "  and 5 more"
+    assert len(news_lines(replace(mailing, news=news[:5]))) == 10
 
 
 def test_every_line_but_a_command_fits(mailing: Mailing) -> None:
