@@ -95,7 +95,7 @@ def calm(ago: int, cell: int, attempt: int, test: TestRecord) -> TestRecord:
 
 def eventful(ago: int, cell: int, attempt: int, test: TestRecord) -> TestRecord:
     """A story of which the last night has everything to tell."""
-    verdict, said, splats = test.verdict, "", ()
+    verdict, said, splats = test.verdict, "", test.splats
     match test.rule, _round(test), cell:
         case "OWN-3", 0, 0 if ago == 0:
             verdict, said = Verdict.BROKEN, "BIND on a bound file gave 0, and not EINVAL"

@@ -80,3 +80,23 @@ def nightly(
         show_matrix(lab, wish, as_json=as_json)
         return
     sys.exit(run_night(lab, wish, as_json=as_json))
+
+
+@app.command()
+def serve(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="0: any that is free.")
+    ] = 8417,
+    night: Annotated[
+        str | None, typer.Option(metavar="NIGHT", help="Name this one's page, not that of all.")
+    ] = None,
+    lab_folder: LabFolder = None,
+) -> None:
+    """Show the nights' pages in a browser of this machine, live while a night runs. Ctrl-C ends it.
+
+    Only this machine can reach it, and nothing is written.
+    """
+    from lab.commands.serve import serve as serve_nights
+    from lab.config import Lab
+
+    serve_nights(Lab.find(lab_folder), port, night)

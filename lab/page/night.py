@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import ConfigurationError
-from lab.history.model import CellKey, CellRun, Change, News
+from lab.history.model import CellRun, Change, News
 from lab.history.news import news_of
 from lab.history.store import History
 from lab.page.evidence import Evidence, evidence_of
@@ -18,7 +18,7 @@ from lab.page.place import href, lasted
 from lab.page.running import Account, Missing
 from lab.page.table import Section, Tested, ordered, sections
 from lab.page.told import Told, told
-from lab.page.trends import Tally, Trends, tallies
+from lab.page.trends import Trends
 from lab.results.verdict import Verdict
 from lab.text import printable
 
@@ -29,7 +29,7 @@ NEWS = "news.json"
 class Night:
     """`nights` is the folder of all of them, `before` and `after` the neighbours' names, empty
     where there are none. `missing` are planned cells without a verdict, and `trouble` what went
-    wrong with the night as a whole. `trends` are tallies up to this night, by cell."""
+    wrong with the night as a whole. `trends` end with this night."""
 
     name: str
     nights: Path
@@ -39,20 +39,14 @@ class Night:
     after: str
     missing: Sequence[Missing]
     trouble: Sequence[str]
-    trends: Mapping[CellKey, Sequence[Tally]]
-    whole: Sequence[Tally]
+    trends: Trends
 
     @classmethod
     def of(cls, history: History, nights: Path, name: str, trends: Trends) -> "Night":
-        """A night as history has it, and as its folder says what is new. `trends` are of all
-        cells."""
+        """A night as history has it, and as its folder says what is new."""
         runs = history.runs(name)
         news = _news(history, nights, name, runs)
         made = sections(runs, history.tests(name), history.troubles(name), news)
-        points = {
-            section.cell: [point for point in trends.get(section.cell, ()) if point.night <= name]
-            for section in made
-        }
         tested = {section.cell for section in made}
         account = Account.of(nights / name)
         names = history.nights()
@@ -65,8 +59,7 @@ class Night:
             after=min((each for each in names if each > name), default=""),
             missing=[each for each in account.cells if each.cell not in tested],
             trouble=account.trouble,
-            trends={cell: tallies(found) for cell, found in points.items()},
-            whole=tallies(point for found in points.values() for point in found),
+            trends=trends.until(name),
         )
 
     @cached_property
@@ -100,10 +93,7 @@ class Night:
         """What opens where a cell of a table is clicked: by slug, ready for JSON. Words are fit to
         be shown, and short where there is nothing to say."""
         return {
-            entry.place.slug: {
-                "title": printable(str(entry.place)),
-                "tests": [self._test(test, section) for test in entry.tests],
-            }
+            entry.place.slug: [self._test(test, section) for test in entry.tests]
             for section in self.sections
             for entry in section.entries
         }

@@ -35,9 +35,6 @@ class Place:
         """`v6.12/vtd/contract/OWN-3/iommufd`."""
         return f"{slug_of(self.cell)}/{_quoted(self.subject)}/{self.mode or heading(None)}"
 
-    def __str__(self) -> str:
-        return f"{self.subject} {heading(self.mode)}, {self.cell}"
-
 
 def href(path: str, night: str) -> str:
     """The link from a night's page to a file, given relative to the folder of all nights."""
@@ -54,6 +51,7 @@ def file_in(folder: Path, path: str) -> Path | None:
     return found if found.is_relative_to(folder.resolve()) and found.is_file() else None
 
 
+@cache
 def moment(night: str, form: str = "%a %d %b %Y, %H:%M UTC") -> str:
     """When a night began, of its name; the name itself where that is no time."""
     try:

@@ -48,7 +48,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves that share a unit. `nights` are names, the oldest first, one a value."""
+    """Curves that share a unit, a value a night. `nights` are two names or more, oldest first."""
 
     title: str
     unit: str
@@ -73,25 +73,22 @@ class Plot:
         """The first night, the last, and one between them."""
         last = len(self.nights) - 1
         places = sorted({0, last // 2, last} if last > 3 else {0, last})
-        return [Tick(self._x(at), moment(self.nights[at], "%d %b")) for at in places]
+        return [Tick(self._across[at], moment(self.nights[at], "%d %b")) for at in places]
 
     def lines(self, curve: Curve) -> list[str]:
         """The points of the curve's lines: it is torn where a night has no value."""
-        placed = (self._point(at, value) for at, value in enumerate(curve.values))
+        placed = zip(self._across, curve.values, strict=True)
         return [
-            " ".join(f"{point[0]},{point[1]}" for point in part if point)
-            for there, part in groupby(placed, key=bool)
+            " ".join(f"{x},{self._y(value or 0.0)}" for x, value in part)
+            for there, part in groupby(placed, key=lambda pair: pair[1] is not None)
             if there
         ]
 
     def dots(self, curve: Curve) -> list[tuple[float, float]]:
         """Points that are marked: all of a few, else the last."""
-        placed = (self._point(at, value) for at, value in enumerate(curve.values))
-        found = [point for point in placed if point]
-        return found if len(self.nights) <= _DOTS else found[-1:]
-
-    def _point(self, at: int, value: float | None) -> tuple[float, float] | None:
-        return None if value is None else (self._x(at), self._y(value))
+        marked = [at for at, value in enumerate(curve.values) if value is not None]
+        few = marked if len(self.nights) <= _DOTS else marked[-1:]
+        return [(self._across[at], self._y(curve.values[at] or 0.0)) for at in few]
 
     @cached_property
     def _largest(self) -> float:
@@ -107,9 +104,11 @@ class Plot:
     def _top(self) -> float:
         return math.ceil((self._largest or 1.0) / self._step - 1e-6) * self._step
 
-    def _x(self, at: int) -> float:
-        room = WIDTH - LEFT - RIGHT
-        return round(LEFT + room * (at / (len(self.nights) - 1) if len(self.nights) > 1 else 1), 1)
+    @cached_property
+    def _across(self) -> Sequence[float]:
+        """Where each night is."""
+        step = (WIDTH - LEFT - RIGHT) / (len(self.nights) - 1)
+        return [round(LEFT + step * at, 1) for at in range(len(self.nights))]
 
     def _y(self, value: float) -> float:
         room = HEIGHT - TOP - BOTTOM

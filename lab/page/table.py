@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
+from typing import Self
 
 from lab.contract import Mode
 from lab.history.model import CellKey, CellRun, Change, News, Row
@@ -22,19 +23,25 @@ BADGES = {
     Change.MENDED: "mended",
 }
 
+QUIET = 3
+
 
 @dataclass(frozen=True)
 class Tested:
-    """A test of a night. `rows` are its runs there, the one of the whole cell first."""
+    """A test of a night. `rows` are its runs there, the one of the whole cell first; `worst` is the
+    one that says most, of those with the worst verdict the first."""
 
     rows: Sequence[Row]
-    news: Sequence[News] = ()
+    worst: Row
+    news: Sequence[News]
 
-    @cached_property
-    def worst(self) -> Row:
-        """The run that says most: of those with the worst verdict the first."""
-        first, *again = self.rows
-        return max(self.rows, key=lambda row: row.verdict.severity) if again else first
+    @classmethod
+    def of(cls, rows: Sequence[Row], news: Sequence[News]) -> Self:
+        """One of rows in any order."""
+        if len(rows) == 1:  # as nearly all are
+            return cls(rows, rows[0], news)
+        found = sorted(rows, key=lambda row: row.attempt)
+        return cls(found, max(found, key=lambda row: row.verdict.severity), news)
 
     @property
     def verdict(self) -> Verdict:
@@ -43,34 +50,33 @@ class Tested:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell of a table; never empty."""
+    """A cell of a table; never empty.
+
+    `text` is its verdict, and how many tests have it; `badges` say in a word each what is new about
+    it. Less `urgency` is to be looked at earlier, and QUIET need not be.
+    """
 
     place: Place
     tests: Sequence[Tested]
+    verdict: Verdict
+    text: str
+    badges: Sequence[str]
+    urgency: int
 
-    @cached_property
-    def verdict(self) -> Verdict:
-        return worst(test.verdict for test in self.tests)
-
-    @property
-    def text(self) -> str:
-        """Its verdict, and how many tests have it."""
-        return marked([test.verdict for test in self.tests])
-
-    @cached_property
-    def badges(self) -> Sequence[str]:
-        """What is new about it, in a word each."""
-        changes = {news.change for test in self.tests for news in test.news}
-        return [word for change, word in BADGES.items() if change in changes]
-
-    @cached_property
-    def urgency(self) -> int:
-        """Less is to be looked at earlier."""
-        if any(news.change.is_alarm for test in self.tests for news in test.news):
-            return 0
-        if self.badges:
-            return 2
-        return 1 if self.verdict.is_trouble else 3
+    @classmethod
+    def of(cls, place: Place, tests: Sequence[Tested]) -> Self:
+        """One of its tests."""
+        verdicts = [test.verdict for test in tests]
+        verdict = worst(verdicts)
+        changes = {news.change for test in tests for news in test.news}
+        badges = [word for change, word in BADGES.items() if change in changes] if changes else []
+        if any(change.is_alarm for change in changes):
+            urgency = 0
+        elif verdict.is_trouble:
+            urgency = 1
+        else:
+            urgency = 2 if badges else QUIET
+        return cls(place, tests, verdict, marked(verdicts), badges, urgency)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Line:
     def title(self) -> str:
         return title(self.subject)
 
-    @cached_property
+    @property
     def urgency(self) -> int:
         return min(entry.urgency for entry in self.entries if entry)
 
@@ -179,13 +185,13 @@ def _table(
     of_place: dict[tuple[str, Mode | None], list[Tested]] = {}
     for found in tests:
         row = found[0]
-        tested = Tested(sorted(found, key=lambda row: row.attempt), of_test.get(row.test, ()))
+        tested = Tested.of(found, of_test.get(row.test, ()))
         of_place.setdefault((row.subject, row.mode), []).append(tested)
     modes = columns(mode for _, mode in of_place)
     lines = []
     for subject in rows(subject for subject, _ in of_place):
         entries = [
-            Entry(Place(cell, subject, mode), of_place[subject, mode])
+            Entry.of(Place(cell, subject, mode), of_place[subject, mode])
             if (subject, mode) in of_place
             else None
             for mode in modes

@@ -3,8 +3,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
+from typing import Self
 
 from lab.history.model import CellKey, Point
 from lab.history.store import History
@@ -13,14 +14,6 @@ from lab.results.verdict import Verdict
 
 MOST = 100  # nights that a trend goes back
 _FIGURES = {"ready_seconds": "boot", "login_seconds": "login"}
-
-
-Trends = Mapping[CellKey, Sequence[Point]]
-
-
-def trends(history: History) -> Trends:
-    """The newest MOST nights of every cell, the oldest first."""
-    return {cell: history.trend(cell, MOST) for cell in history.cells()}
 
 
 @dataclass(frozen=True)
@@ -47,12 +40,25 @@ class Tally:
         return next((self.figures.get(key) for key, n in _FIGURES.items() if n == name), None)
 
 
-def tallies(points: Iterable[Point]) -> Sequence[Tally]:
-    """A tally a night, the oldest first."""
-    of_night: dict[str, list[Point]] = {}
-    for point in points:
-        of_night.setdefault(point.night, []).append(point)
-    return [_tally(night, of_night[night]) for night in sorted(of_night)]
+@dataclass(frozen=True)
+class Trends:
+    """Of every cell, and of all together: a tally a night, the oldest first."""
+
+    cells: Mapping[CellKey, Sequence[Tally]]
+    whole: Sequence[Tally]
+
+    @classmethod
+    def of(cls, history: History) -> Self:
+        """Those of the newest MOST nights."""
+        points = {cell: history.trend(cell, MOST) for cell in history.cells()}
+        cells = {cell: _tallies(found) for cell, found in points.items()}
+        whole = _tallies(point for found in points.values() for point in found)
+        return cls(cells, whole[-MOST:])
+
+    def until(self, night: str) -> Self:
+        """As they were that night."""
+        cells = {cell: _until(found, night) for cell, found in self.cells.items()}
+        return replace(self, cells=cells, whole=_until(self.whole, night))
 
 
 def plots(found: Sequence[Tally]) -> Sequence[Plot]:
@@ -83,3 +89,14 @@ def _tally(night: str, points: Sequence[Point]) -> Tally:
                 measured.setdefault(name, []).append(point.figures[name])
     figures = {name: median(values) for name, values in measured.items()}
     return Tally(night, sum(point.seconds for point in points), counts, figures)
+
+
+def _tallies(points: Iterable[Point]) -> Sequence[Tally]:
+    of_night: dict[str, list[Point]] = {}
+    for point in points:
+        of_night.setdefault(point.night, []).append(point)
+    return [_tally(night, of_night[night]) for night in sorted(of_night)]
+
+
+def _until(tallies: Sequence[Tally], night: str) -> Sequence[Tally]:
+    return [tally for tally in tallies if tally.night <= night]

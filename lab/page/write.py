@@ -24,9 +24,9 @@ from lab.page import plot
 from lab.page.night import Night
 from lab.page.place import lasted, moment
 from lab.page.running import Running
-from lab.page.table import ordered
+from lab.page.table import QUIET, ordered
 from lab.page.told import FOLDED
-from lab.page.trends import MOST, Trends, plots, tallies, trends
+from lab.page.trends import Trends, plots
 from lab.progress import Progress
 from lab.results.layout import heading, meaning
 from lab.text import printable
@@ -35,20 +35,35 @@ INDEX = "index.html"
 
 
 def write_pages(history: History, folder: Path, night: str, progress: Progress) -> Path:
-    """Write a night's page, and the list of all nights; returns the night's.
+    """Write a night's page, the list of all nights, and the page of the night before, which has a
+    link to this one now; returns the night's.
 
     `folder` is that of all nights. Each file is replaced as a whole, so that who reads meanwhile
     sees the old one or the new one. Raises InfrastructureError where they cannot be written.
     """
-    page = folder / night / INDEX
-    with progress.step(f"write the page of {night}"), _no_collection():
-        known = trends(history)
+    before = [name for name in history.nights() if name < night][:1]
+    _write(history, folder, [night, *before], progress)
+    return folder / night / INDEX
+
+
+def write_all(history: History, folder: Path, progress: Progress) -> None:
+    """The same for every night whose folder is still there."""
+    _write(history, folder, history.nights(), progress)
+
+
+def _write(history: History, folder: Path, names: Sequence[str], progress: Progress) -> None:
+    with progress.step("write the nights' pages") as step, _no_collection():
+        trends = Trends.of(history)
         try:
-            _replace(page, night_page(Night.of(history, folder, night, known)))
-            _replace(folder / INDEX, index_page(known))
+            for number, name in enumerate(names):
+                if (folder / name).is_dir():
+                    page = night_page(Night.of(history, folder, name, trends))
+                    _replace(folder / name / INDEX, page)
+                step.advance(number + 1, len(names))
+            _replace(folder / INDEX, index_page(trends))
         except OSError as error:
-            raise InfrastructureError(f"{page}: cannot be written: {error.strerror}") from error
-    return page
+            words = f"{error.filename}: cannot be written: {error.strerror}"
+            raise InfrastructureError(words) from error
 
 
 def night_page(night: Night, *, live: str = "", running: Sequence[Running] = ()) -> str:
@@ -60,15 +75,15 @@ def night_page(night: Night, *, live: str = "", running: Sequence[Running] = ())
         cells=night.cells(),
         kernels=sorted({section.cell.kernel for section in night.sections}),
         folded=FOLDED,
+        quiet=QUIET,
         live=live,
         running=running,
     )
 
 
-def index_page(known: Trends, *, live: str = "") -> str:
+def index_page(trends: Trends, *, live: str = "") -> str:
     """The page of all nights."""
-    points = (point for found in known.values() for point in found)
-    return _filled("index.html", tallies=tallies(points)[-MOST:], live=live)
+    return _filled("index.html", tallies=trends.whole, live=live)
 
 
 def _filled(template: str, **values: object) -> str:
@@ -124,7 +139,6 @@ def _printable(value: object) -> object:
 
 
 def _replace(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     try:
         with open(handle, "w", encoding="utf-8") as opened:  # noqa: PTH123 (it is a descriptor)

@@ -56,13 +56,21 @@
       if (target?.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
       return;
     }
-    byId("cell-title").textContent = found.title;
-    const tests = [...found.tests].sort((a, b) => QUIET.includes(a.verdict) - QUIET.includes(b.verdict));
+    byId("cell-title").textContent = title(byId(place));
+    const tests = [...found].sort((a, b) => QUIET.includes(a.verdict) - QUIET.includes(b.verdict));
     byId("cell-tests").replaceChildren(...tests.map(shown));
     reveal(byId(place));
     if (!cell.open) cell.showModal();
     cell.scrollTop = 0;
     byId("cell-tests").focus({ preventScroll: true });
+  }
+
+  // of a cell of a table: what stands before its row, above its column and over its table
+  function title(link) {
+    const at = link.closest("td"), table = link.closest("table");
+    const heads = [at.parentElement.querySelector("b"), table.tHead.rows[0].cells[at.cellIndex]];
+    const [rule, mode] = heads.map((head) => head.textContent);
+    return `${rule} ${mode}, ${table.parentElement.getAttribute("aria-label")}`;
   }
 
   function reveal(target) {
@@ -81,8 +89,8 @@
 
   function text(link) {
     const found = cells()[link.id];
-    const tests = found.tests.map((t) => [t.name, t.verdict, t.message, ...(t.splats ?? []), ...(t.news ?? [])].join(" "));
-    return [found.title, link.closest("tr").cells[0].textContent, ...tests].join(" ").toLowerCase();
+    const tests = found.map((t) => [t.name, t.verdict, t.message, ...(t.splats ?? []), ...(t.news ?? [])].join(" "));
+    return [title(link), link.closest("tr").textContent, ...tests].join(" ").toLowerCase();
   }
 
   const texts = new Map(); // of each cell of a table, made once
@@ -127,8 +135,8 @@
   function isOf(link, verdict) {
     if (!verdict) return true;
     if (verdict === "new") return link.closest("td").querySelector("i") !== null;
-    if (verdict === "trouble") return cells()[link.id].tests.some((test) => !QUIET.includes(test.verdict));
-    return cells()[link.id].tests.some((test) => test.verdict === verdict);
+    if (verdict === "trouble") return cells()[link.id].some((test) => !QUIET.includes(test.verdict));
+    return cells()[link.id].some((test) => test.verdict === verdict);
   }
 
   // --- keys
