@@ -3,8 +3,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from filelock import FileLock
@@ -39,8 +38,7 @@ def database(url: str | None) -> Iterator[sa.Engine]:
             f"{shown}: {missing}", hint="pip install 'vfio-lab[postgres]'"
         ) from None
     try:
-        with _alone(place):
-            _upgrade(engine, shown)
+        _make_ready(engine, shown)
         yield engine
     except DBAPIError as error:
         raise InfrastructureError(f"{shown}: {error.orig}") from error
@@ -89,12 +87,17 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-def _alone(place: sa.URL) -> AbstractContextManager[object]:
-    """Of several who open a new file at once, one turns it into one with a write-ahead log."""
-    if place.get_backend_name() != "sqlite":
-        return nullcontext()
-    assert place.database
-    return FileLock(Path(f"{place.database}.lock"), timeout=_PATIENCE)
+def _make_ready(engine: sa.Engine, shown: str) -> None:
+    """Bring it to the newest tables. Raises InfrastructureError where its folder is not usable."""
+    if engine.dialect.name == "postgresql":
+        _upgrade(engine, shown)
+        return
+    # of several who open a new file at once, one gives it its write-ahead log
+    try:
+        with FileLock(f"{engine.url.database}.lock", timeout=_PATIENCE):
+            _upgrade(engine, shown)
+    except OSError as error:
+        raise InfrastructureError(f"{shown}: {error.strerror or error}") from error
 
 
 def _upgrade(engine: sa.Engine, shown: str) -> None:

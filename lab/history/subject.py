@@ -23,6 +23,12 @@ class Subject:
     tests: tuple[str, ...] = ()
 
     @property
+    def names(self) -> set[str]:
+        """All that is the whole of its name: with and without the file, or what is in brackets."""
+        whole = {self.name, _function(self.name)}
+        return whole | {_last(name) for name in whole}
+
+    @property
     def is_splat(self) -> bool:
         return not self.tests
 
@@ -42,7 +48,7 @@ def subject_of(history: History, word: str) -> Subject:
             *_functions(connection.scalars(names)),
             *(Subject(title) for title in sorted(connection.scalars(titles))),
         ]
-    exact = [each for each in candidates if word in (each.name, _last(each.name))]
+    exact = [each for each in candidates if word in each.names]
     match exact or candidates:
         case [subject]:
             return subject

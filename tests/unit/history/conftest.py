@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Nights to be told of, in a word a test."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,8 +85,18 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/history.sqlite3"
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A history without a night, which takes longer to make than to copy."""
+    file = tmp_path_factory.mktemp("history") / "history.sqlite3"
+    with History.opened(f"sqlite:///{file}"):
+        pass
+    return file
+
+
 @pytest.fixture
-def history(url: str) -> Iterator[History]:
+def history(empty: Path, url: str) -> Iterator[History]:
+    shutil.copy(empty, url.removeprefix("sqlite:///"))
     with History.opened(url) as opened:
         yield opened
 
