@@ -56,17 +56,12 @@ def nightly(
     Every verdict goes to the history; the page, the mail and the formats lie in the night's folder.
     Exit status: 0 nothing is broken; 1 something is; 2 the lab failed in some part.
     """
-    from lab.commands.nightly import Wish, run_night, show_matrix
+    from lab.commands.nightly import Wish, run_night, show_matrix, wanted
     from lab.config import Lab
 
     if install + uninstall + plan + resume > 1:
         raise ConfigurationError("--install, --uninstall, --plan and --resume exclude each other")
     lab = Lab.find(lab_folder)
-    if install or uninstall:
-        from lab.nightly import install as timer
-
-        print("\n".join(timer.install(lab, at) if install else timer.uninstall()))
-        return
     wish = Wish(
         budget=budget,
         jobs=jobs,
@@ -76,6 +71,13 @@ def nightly(
         update=not no_update,
         kernels=tuple(kernel or ()),
     )
+    if install or uninstall:
+        from lab.nightly import install as timer
+
+        if install:
+            wanted(lab, wish)  # what would fail every night fails now
+        print("\n".join(timer.install(lab, at) if install else timer.uninstall()))
+        return
     if plan:
         show_matrix(lab, wish, as_json=as_json)
         return

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lab.bench import agent, boot, guests, pool, series, variants, workers
+from lab.bench import agent, boot, guests, night, pool, series, variants, workers
 from lab.bench.figures import Measured, print_json, show
 from lab.cell import Choice
 from lab.config import Lab, known
@@ -12,6 +12,7 @@ _BENCHMARKS: dict[str, Callable[[Lab, Choice, int], Sequence[Measured]]] = {
     "boot": boot.measure,
     "agent": agent.measure,
     "guests": guests.measure,
+    "night": night.measure,
     "pool": pool.measure,
     "workers": workers.measure,
     "series": series.measure,

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from lab import room
 from lab.child import run_of
 from lab.config import Lab
 from lab.history.model import CellKey
@@ -95,6 +96,9 @@ class LocalCarrier(Carrier):
         out = night / CELLS / order.name
         words = ["--kernel", order.kernel, *order.words]
         words += ["--series", str(night / order.series)] if order.series else []
+        if self._jobs > 1:  # those that run at once share the processors
+            machine = self._lab.machine(order.cell.machine)
+            words += ["-n", str(max(1, room.workers(machine) // self._jobs))]
         with run_of(self._lab, out, words) as process:
             while process.poll() is None and not self._stopped.wait(_LOOK):
                 pass
