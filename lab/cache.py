@@ -158,9 +158,30 @@ class Cache:
                     **extra,
                 }
                 (folder / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
-                target = self.root / kind / key
-                target.parent.mkdir(parents=True, exist_ok=True)
-                folder.rename(target)
+                return self._keep(kind, key, folder)
+
+    def adopt(self, kind: str, key: str, filler: Callable[[Path], None]) -> Entry:
+        """The entry with this key, made by another cache: `filler` puts its files, with their
+        provenance, into the given folder when there is none yet.
+
+        Raises what `filler` raises, and InfrastructureError as `make` does and for what is another
+        entry; then nothing is kept.
+        """
+        with self._writing(), self.lock(f"{kind}-{key}"):
+            if entry := self.entry(kind, key):
+                return entry
+            with self._unfinished(kind, key) as folder:
+                filler(folder)
+                made = Entry(kind, key, folder)
+                if made.provenance["kind"] != kind or key_of(made.provenance["inputs"]) != key:
+                    raise InfrastructureError(f"what was to be {kind}/{key} is another entry")
+                return self._keep(kind, key, folder)
+
+    def _keep(self, kind: str, key: str, folder: Path) -> Entry:
+        """Have a folder that is whole found from now on."""
+        target = self.root / kind / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
         return Entry(kind, key, target)
 
     @contextmanager

@@ -39,6 +39,10 @@ Tests = Annotated[
     ),
 ]
 Image = Annotated[str | None, typer.Option(help="An image of lab.yaml, or a path to an initramfs.")]
+Agent = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="The agent, compiled; default: the lab compiles it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QemuPath = Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="Another QEMU.")]
 QemuArgs = Annotated[
@@ -82,6 +86,7 @@ def choice_of(
     patches: int | None = None,
     machine: str | None = None,
     image: str | None = None,
+    agent: Path | None = None,
     qemu: Path | None = None,
     qemu_arg: list[str] | None = None,
     boot_timeout: float = 120.0,
@@ -98,6 +103,7 @@ def choice_of(
         series=series_of(series_file, patches),
         machine=machine,
         image=image,
+        agent=agent,
         qemu=qemu,
         qemu_arguments=tuple(qemu_arg or ()),
         boot_timeout=boot_timeout,

@@ -9,6 +9,7 @@ import typer
 
 from lab.cli.app import app
 from lab.cli.options import (
+    Agent,
     BootTimeout,
     Image,
     Json,
@@ -43,6 +44,7 @@ def run(
     patches: Patches = None,
     machine: Machine = None,
     image: Image = None,
+    agent: Agent = None,
     suite: Suites = None,
     rule: Rules = None,
     mode: Modes = None,
@@ -103,6 +105,7 @@ def run(
         patches=patches,
         machine=machine,
         image=image,
+        agent=agent,
         qemu=qemu,
         qemu_arg=qemu_arg,
         boot_timeout=boot_timeout,

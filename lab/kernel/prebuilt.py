@@ -30,7 +30,7 @@ def of_bzimage(name: str, bzimage: Path) -> Kernel:
     include = tree / "usr" / "include" if tree else beside / "headers"
     provenance = provenance_in(beside) or _of_file(bzimage, release)
     return Kernel(
-        name=name,
+        name=provenance.get("name", name),
         bzimage=bzimage,
         config=config,
         vmlinux=vmlinux,

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The runs of a trial: of the base, whose results are kept, and of the series' first patches."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lab as package
-from lab import deviations
 from lab.cache import Cache
 from lab.child import record_of_run
 from lab.config import Lab
+from lab.digest import digest_of
 from lab.errors import LabError
 from lab.kernel.incremental import Base
 from lab.kernel.series import Series
@@ -98,7 +96,7 @@ class Runs:
             "recipe": RECIPE,
             "kernel": self.base.kernel.key,
             "platform": dict(self.platform),
-            "lab": _digest(self.lab, self.tests),
+            "lab": digest_of(self.lab, *([self.tests] if self.tests else [])),
             "words": list(words),
         }
         entry = self.cache.make("results", inputs, maker)
@@ -165,17 +163,3 @@ def _key(test: TestRecord) -> str:
     """What -k finds it by: a program's case by its own name, all others by the function's."""
     function, _, parameters = test.id.rpartition("::")[2].partition("[")
     return parameters.rstrip("]") if test.program else function
-
-
-def _digest(lab: Lab, tests: Path | None) -> str:
-    """Of everything of the lab's own, and of the tests beside it, that decides a test's verdict."""
-    digest = hashlib.sha256()
-    for file in (lab.root / "lab.yaml", lab.root / deviations.FILE):
-        digest.update(file.read_bytes() if file.exists() else b"")
-    suites = [lab.path(suite.tests) for suite in lab.suites.values()]
-    folders = [Path(package.__file__).parent, lab.root / "tests", *suites]
-    for folder in dict.fromkeys([*folders, tests] if tests else folders):
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()

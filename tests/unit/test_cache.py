@@ -3,15 +3,17 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lab.cache import PROVENANCE, Cache, Entry
+from lab.cache import PROVENANCE, Cache, Entry, key_of
 from lab.errors import InfrastructureError
 
 INPUTS = {"of": "a test"}
@@ -244,3 +246,27 @@ def test_who_waits_for_a_lock_is_told_once(cache: Cache, monkeypatch: pytest.Mon
         with Cache(cache.root, heard.append).lock("place"):
             pass
     assert heard == ["waiting for another vfio-lab that is at work on place"]
+
+
+def _copy_of(entry: Entry) -> Callable[[Path], None]:
+    def copy(folder: Path) -> None:
+        shutil.copytree(entry.path, folder, dirs_exist_ok=True)
+
+    return copy
+
+
+def test_an_entry_of_another_cache_is_adopted_with_its_provenance(
+    cache: Cache, tmp_path: Path
+) -> None:
+    theirs = Cache(tmp_path / "other").make("kind", INPUTS, fill)
+    ours = cache.adopt("kind", theirs.key, _copy_of(theirs))
+    assert cache.find("kind", INPUTS) == ours
+    assert ours.provenance == theirs.provenance
+    assert cache.adopt("kind", theirs.key, refuse) == ours
+
+
+def test_another_entry_than_the_one_named_is_not_adopted(cache: Cache, tmp_path: Path) -> None:
+    theirs = Cache(tmp_path / "other").make("kind", {"of": "something else"}, fill)
+    with pytest.raises(InfrastructureError, match="is another entry"):
+        cache.adopt("kind", key_of(INPUTS), _copy_of(theirs))
+    assert cache.entries() == []
