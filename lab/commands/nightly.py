@@ -28,6 +28,8 @@ from lab.results.folder import runs
 from lab.session import commit_of
 from lab.units import in_words, seconds_in
 
+INTERRUPTED = 2  # the exit status
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -56,8 +58,8 @@ def run_night(lab: Lab, wish: Wish, *, as_json: bool) -> int:
             conductor.run(carrier)
             morning = tell(lab, nightly, night, history, progress)
         except KeyboardInterrupt:
-            progress.say(f"night {night.name} goes on with `vfio-lab nightly --resume`")
-            raise
+            progress.say(f"interrupted; `vfio-lab nightly --resume` goes on with {night.name}")
+            return INTERRUPTED
         night.finish()
         _clean(nightly, morning, progress)
         report(morning, as_json=as_json)

@@ -20,6 +20,7 @@ from lab.results.record import RunRecord
 from lab.text import printable
 from lab.trial.runs import MOST_AGAIN, words_for
 
+_TIME_IS_UP = "the night's time was up"
 _LOOK = 1.0  # seconds between two looks at what is under way
 
 
@@ -67,11 +68,11 @@ class Conductor:
             try:
                 self._finished(order, future.result(timeout=0), cut=True)
             except (CancelledError, TimeoutError):
-                self._mark(order.cell, State.LEFT, "the night's time was up")
+                self._mark(order.cell, State.LEFT, _TIME_IS_UP)
         self._running.clear()
         for planned in self.night.cells:
             if planned.state is State.WAITING:
-                self._mark(planned.cell, State.LEFT, "the night's time was up")
+                self._mark(planned.cell, State.LEFT, _TIME_IS_UP)
         self.night.spent = before + time.monotonic() - started
         self.night.write()
 
@@ -126,12 +127,15 @@ class Conductor:
             self.progress.say(f"{order.cell}, again: {_summary(record)}")
             self.night.write()
             return
+        if cut and not record.tests:
+            self._mark(order.cell, State.LEFT, _TIME_IS_UP)
+            return
         if not record.tests:
             trouble = next((each.message for each in record.every_trouble), "it has no tests")
             self._failed(order, trouble, record.status)
             return
         self._proven.add((order.kernel, order.cell.series))
-        why = "the night's time was up" if cut else ""
+        why = _TIME_IS_UP if cut else ""
         self._mark(order.cell, State.TESTED, why, record.status)
         self.progress.say(f"{order.cell}: {_summary(record)} in {record.seconds:.0f} s")
         if not cut:

@@ -115,7 +115,7 @@ def test_an_interrupted_night_goes_on_where_it_was(
     started.process.send_signal(signal.SIGINT)
     cut = started.outcome()
     assert cut.status == 2
-    assert "goes on with `vfio-lab nightly --resume`" in cut.stderr
+    assert "interrupted; `vfio-lab nightly --resume` goes on with" in cut.stderr
     assert not qemus(log)
     assert cells() == {"first": "tested", "second": "waiting"}
 
