@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.agent import install
-from lab.agent.errors import RemoteError
+from lab.agent.errors import RemoteError, check
 from lab.agent.process import Process
+from lab.agent.program import Buf, Call, Imm
 from lab.agent.syscalls import Syscall
 from lab.debug import chrome, tracedat
 from lab.debug.tracedat import PAGE
@@ -28,6 +29,7 @@ _TRACEFS = "/sys/kernel/tracing"
 # kernel, and more than 30 to have the tracer called in those that it can trace.
 _PATIENCE = 300.0
 _BUFFER, _OWN_BUFFER = 8192, 1408  # KiB for each CPU: ours, and the kernel's own choice
+_PAGES = 64  # that are read in one round trip
 _GRAPH = "function_graph"
 # A line says when, on which CPU and in which process (`lab.debug.chrome` reads it), and none is of
 # an interrupt that came meanwhile.
@@ -183,14 +185,14 @@ class _Tracer:
         self._write("buffer_size_kb", f"{_OWN_BUFFER}\n")
 
     def save(self, folder: Path, saved: Saved) -> None:
-        text = self._read("trace")
+        text = self._guest.ssh.run("cat", f"{_TRACEFS}/trace", timeout=_PATIENCE).output
         cpus = self._process.listdir(f"{_TRACEFS}/per_cpu")
         cpus.sort(key=lambda name: int(name.removeprefix("cpu")))
         saved.lines = sum(not line.startswith("#") for line in text.splitlines())
         saved.lost = sum(_lost(self._read(f"per_cpu/{cpu}/stats")) for cpu in cpus)
         raw = [self._raw(cpu) for cpu in cpus]  # this empties the buffer
         contents = {
-            TEXT: text.encode(errors="surrogateescape"),
+            TEXT: text.encode(),
             DAT: tracedat.encode(self._description(), raw),
             JSON: chrome.from_text(text).encode(),
         }
@@ -202,20 +204,15 @@ class _Tracer:
     def _raw(self, cpu: str) -> bytes:
         """The pages of one CPU's buffer that hold anything."""
         pages = bytearray()
-        page = bytearray(PAGE)
         with self._process.open(
             f"{_TRACEFS}/per_cpu/{cpu}/trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK
         ) as file:
+            read = Call(Syscall.READ, (Imm(file.fd), Buf(size=PAGE), Imm(PAGE)))
             while True:
-                try:
-                    got = self._process.syscall(Syscall.READ, file.fd, page, PAGE, what=cpu)
-                except RemoteError as error:
-                    if error.errno == errno.EAGAIN:
+                for result in self._process.batch([read] * _PAGES):
+                    if result.errno == errno.EAGAIN or not check(result, f"read {cpu}").value:
                         return bytes(pages)
-                    raise
-                if not got:
-                    return bytes(pages)
-                pages += page[:got].ljust(PAGE, b"\0")
+                    pages += result.data[: result.value].ljust(PAGE, b"\0")
 
     def _description(self) -> tracedat.Description:
         """What a reader must know of this kernel."""
