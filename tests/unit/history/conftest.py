@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Nights to be told of, in a word a test."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from lab.contract import Mode
 from lab.history.model import CellKey, CellRun, News
 from lab.history.news import news_of
+from lab.history.schema import metadata
 from lab.history.store import History
 from lab.results.record import RunRecord, TestRecord, Trouble
 from lab.results.verdict import Verdict
+
+SERVER = "VFIO_LAB_TEST_POSTGRESQL"
+"""The variable with a server's URL, where tests are to run on that: `test_history_postgres`."""
 
 CELL = CellKey("next", "vtd", "contract")
 FIRST, SECOND, THIRD, FOURTH = (f"2026112{day}T210000Z" for day in range(1, 5))
@@ -81,8 +87,31 @@ class Nights:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def bare_url(tmp_path: Path) -> str:
+    """Of a database without tables."""
+    if server := os.environ.get(SERVER):
+        _execute(server, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
+        return server
     return f"sqlite:///{tmp_path}/history.sqlite3"
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """Of a database without a night."""
+    if server := os.environ.get(SERVER):
+        with History.opened(server):
+            pass
+        _execute(server, f"TRUNCATE {', '.join(metadata.tables)} CASCADE")
+        return server
+    return str(request.getfixturevalue("bare_url"))
+
+
+def _execute(server: str, *statements: str) -> None:
+    engine = sa.create_engine(server)
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +125,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def history(empty: Path, url: str) -> Iterator[History]:
-    shutil.copy(empty, url.removeprefix("sqlite:///"))
+    if SERVER not in os.environ:
+        shutil.copy(empty, url.removeprefix("sqlite:///"))
     with History.opened(url) as opened:
         yield opened
 

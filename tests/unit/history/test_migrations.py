@@ -56,9 +56,9 @@ def history_of_the_first_lab(url: str) -> None:
         put("sightings", run_id=1, number=1, splat_id=1)
 
 
-def test_a_history_of_the_first_lab_is_read_and_added_to(url: str) -> None:
-    history_of_the_first_lab(url)
-    with History.opened(url) as history:
+def test_a_history_of_the_first_lab_is_read_and_added_to(bare_url: str) -> None:
+    history_of_the_first_lab(bare_url)
+    with History.opened(bare_url) as history:
         (night,) = history.nights()
         kept, lost = history.tests(night)
         assert (kept.verdict, lost.verdict) == (Verdict.KEPT, Verdict.GUEST_LOST)
@@ -70,42 +70,42 @@ def test_a_history_of_the_first_lab_is_read_and_added_to(url: str) -> None:
         assert [(each.passed, each.failed) for each in stands] == [(1, 0), (0, 1)]
 
 
-def test_the_tables_are_those_that_the_code_knows(url: str) -> None:
-    with History.opened(url):
+def test_the_tables_are_those_that_the_code_knows(bare_url: str) -> None:
+    with History.opened(bare_url):
         pass
-    with connected(url) as connection:
+    with connected(bare_url) as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
-def test_the_newest_migration_is_the_one_that_the_code_asks_for(url: str) -> None:
-    with connected(url) as connection:
+def test_the_newest_migration_is_the_one_that_the_code_asks_for(bare_url: str) -> None:
+    with connected(bare_url) as connection:
         steps = ScriptDirectory.from_config(migrations.config(connection))
         assert steps.get_heads() == [REVISION]
         assert [step.revision for step in steps.walk_revisions()][-1] == FIRST_REVISION
 
 
-def test_a_history_of_a_newer_lab_is_refused(url: str) -> None:
-    with History.opened(url):
+def test_a_history_of_a_newer_lab_is_refused(bare_url: str) -> None:
+    with History.opened(bare_url):
         pass
-    with connected(url) as connection:
+    with connected(bare_url) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(ConfigurationError, match="newer vfio-lab"), History.opened(url):
+    with pytest.raises(ConfigurationError, match="newer vfio-lab"), History.opened(bare_url):
         pass
 
 
 def test_a_migration_that_fails_leaves_what_was_there(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    bare_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history_of_the_first_lab(url)
-    with connected(url) as connection:
+    history_of_the_first_lab(bare_url)
+    with connected(bare_url) as connection:
         before = sa.inspect(connection).get_table_names()
     with monkeypatch.context() as broken:
         broken.setattr("alembic.op.create_table", fail)
-        with pytest.raises(RuntimeError), History.opened(url):
+        with pytest.raises(RuntimeError), History.opened(bare_url):
             pass
-    with connected(url) as connection:
+    with connected(bare_url) as connection:
         assert sa.inspect(connection).get_table_names() == before
-    with History.opened(url) as history:
+    with History.opened(bare_url) as history:
         assert len(history.nights()) == 1
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What is put into a history comes out of it again."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from lab.history.store import History
 from lab.results.record import RunRecord, TestRecord, Trouble
 from lab.results.verdict import Verdict
 
-from .conftest import CELL, FIRST, SECOND, THIRD, UAF, UAF_TITLE, Nights, crash, record
+from .conftest import CELL, FIRST, SECOND, SERVER, THIRD, UAF, UAF_TITLE, Nights, crash, record
 
 RUN = CellRun(
     FIRST, CELL, 0, f"{FIRST}/cells/next", "2026-11-21T21:00:00Z", 61.5, 1,
@@ -195,6 +196,7 @@ def test_writers_of_the_same_run_leave_one(url: str) -> None:
         assert [each.passed for each in standings(history, ["t.py::t7"])] == [1] * 5
 
 
+@pytest.mark.skipif(SERVER in os.environ, reason="this is about the locks of a file")
 def test_a_reader_does_not_wait_for_a_writer(history: History, nights: Nights, url: str) -> None:
     nights.ran(FIRST, record("a"))
     engine = sa.create_engine(url)
