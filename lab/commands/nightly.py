@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -69,11 +70,11 @@ def run_night(lab: Lab, wish: Wish, *, as_json: bool) -> int:
 def show_matrix(lab: Lab, wish: Wish, *, as_json: bool) -> None:
     """What a night would do now; nothing is looked up anew, and nothing is run."""
     nightly, progress = wanted(lab, wish), Progress()
-    with History.opened(nightly.history) as history:
+    with History.opened(nightly.history) as history, TemporaryDirectory() as folder:
         found, trouble = drops.collect(nightly.series, lab.root)
         for words in trouble:
             progress.say(words)
-        planned = _planned(lab, nightly, found, {}, history)
+        planned = _planned(lab, nightly, found, Path(folder), history)
     if as_json:
         print(json.dumps([each.to_json() for each in planned], indent=1))
     else:
@@ -155,8 +156,7 @@ def _begun(lab: Lab, nightly: Nightly, wish: Wish, history: History, progress: P
         progress.say(words)
     night = Night.new(nightly.seconds)
     night.trouble += trouble
-    mails = {each.name: each.save(night.folder / SERIES) for each in found}
-    night.cells = _planned(lab, nightly, found, mails, history)
+    night.cells = _planned(lab, nightly, found, night.folder / SERIES, history)
     night.write()
     if not night.cells:
         raise ConfigurationError("no cell is left to run", hint="look at `nightly` in lab.yaml")
@@ -164,12 +164,10 @@ def _begun(lab: Lab, nightly: Nightly, wish: Wish, history: History, progress: P
 
 
 def _planned(
-    lab: Lab,
-    nightly: Nightly,
-    found: Sequence[Dropped],
-    mails: dict[str, Path],
-    history: History,
+    lab: Lab, nightly: Nightly, found: Sequence[Dropped], folder: Path, history: History
 ) -> list[Planned]:
+    """The matrix in its order. The series' mailboxes are written to a folder."""
+    mails = {each.name: each.save(folder) for each in found}
     cells = matrix.cells(lab, nightly, found)
     return turns.plan(cells, mails, lab, Cache.of_user(), history, version_of(lab))
 
