@@ -78,8 +78,10 @@ def _excerpts(folder: Path, names: Sequence[str]) -> Iterator[Excerpt]:
         text, whole = _end(folder / name)
         if name == "detail.txt":
             for splat in find(text):
+                title = f"splat: {splat.title}"
                 lines = splat.text.splitlines()[:_SPLAT]
-                yield Excerpt(f"splat: {splat.title}", "\n".join(lines))
+                yield Excerpt(title, "\n".join(lines))
+                text = text.replace(splat.text, f"({title})")
         lines = text.splitlines()
         title = _FILES[name]
         if not whole or len(lines) > _LINES:

@@ -27,10 +27,11 @@ class Spot:
 @dataclass(frozen=True)
 class Told:
     """One thing that is new, in all places in which it was seen. `evidence` is that of the first
-    which has any."""
+    which has any; none where all of it `is_told` already, as something that matters more."""
 
     spots: Sequence[Spot]
     evidence: Evidence
+    is_told: bool
 
     @property
     def news(self) -> News:
@@ -59,6 +60,8 @@ class Told:
     def facts(self) -> Sequence[str]:
         """What else one wants to know before one looks at it."""
         news = self.news
+        if self.is_told:
+            return ["told above"]
         facts = []
         if 0 < news.passed < news.runs:
             facts.append(f"passed {news.passed} of {news.runs} runs on the same bits")
@@ -84,24 +87,32 @@ def told(
     for each in news:
         kind = (each.rule, _name(each), each.message, each.splats)
         grouped[each.change].setdefault(kind, []).append(each)
-    return {
-        change: [_told(found, places, nights, night) for found in kinds.values()]
-        for change, kinds in grouped.items()
-        if kinds
-    }
+    seen: set[tuple[CellKey, str]] = set()
+    made: dict[Change, list[Told]] = {}
+    for change, kinds in grouped.items():
+        for found in kinds.values():
+            tests = {(each.cell, each.test) for each in found if each.test}
+            spots = _spots(found, places)
+            is_told = bool(tests) and tests <= seen
+            evidence = Evidence() if is_told else _evidence(found, nights, night)
+            made.setdefault(change, []).append(Told(spots, evidence, is_told))
+            seen |= tests
+    return made
 
 
-def _told(
-    found: Sequence[News], places: Mapping[tuple[str, str], Place], nights: Path, night: str
-) -> Told:
+def _spots(found: Sequence[News], places: Mapping[tuple[str, str], Place]) -> Sequence[Spot]:
     spots = []
     for news in sorted(found, key=lambda news: (news.cell, _MODES.index(news.mode))):
         place = places.get((slug_of(news.cell), news.test))
         mode = news.mode.short if news.mode else ""
         spots.append(Spot(place.slug if place else slug_of(news.cell), mode, news))
+    return spots
+
+
+def _evidence(found: Sequence[News], nights: Path, night: str) -> Evidence:
     shown = next((news for news in found if news.evidence), found[0])
     run = shown.evidence.rpartition("/tests/")[0]
-    return Told(spots, evidence_of(nights, night, shown.evidence, run, shown.test))
+    return evidence_of(nights, night, shown.evidence, run, shown.test)
 
 
 def _name(news: News) -> str:

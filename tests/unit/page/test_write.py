@@ -69,6 +69,15 @@ def test_news_of_one_test_in_five_modes_are_one(scene: Scene) -> None:
     assert "kept until then" in article
 
 
+def test_splat_of_a_test_that_is_told_already_is_told_in_short(scene: Scene) -> None:
+    page = scene.write()
+    broken, splat = re.findall(r"<article(?:(?!</article>).)*OWN-5.*?</article>", page, re.DOTALL)
+    assert "replay.sh" in broken
+    assert "told above" not in broken
+    assert "replay.sh" not in splat
+    assert "told above" in splat
+
+
 def test_news_link_to_evidence_that_is_there_and_say_how_it_is_replayed(scene: Scene) -> None:
     page = scene.write()
     night = scene.folder / scene.names[-1]
@@ -92,6 +101,7 @@ def test_cell_opens_with_all_that_is_known_of_its_tests(scene: Scene) -> None:
     assert names == [f"splat: {lost['splats'][0]}", "what happened", "system calls", "console"]
     splat = lost["excerpts"][0][1].splitlines()
     assert "BUG: KASAN" in splat[0] + splat[1]
+    assert "Call Trace" not in lost["excerpts"][1][1]
     assert "VFIO_DEVICE_BIND_IOMMUFD" in lost["excerpts"][2][1]
 
 
