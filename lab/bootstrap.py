@@ -82,10 +82,17 @@ NEEDS = (
     QEMU,
 )
 
+NEEDS_OF_TESTS = (
+    Need("chromium", "shows the nights' pages to their tests", command="chromium"),
+    Need("gdb", "opens guests and dumps, in tests too", command="gdb"),
+    Need("postgresql", "keeps a history in its test", file="/usr/lib/postgresql"),
+)
+"""Without one of them the lab's own tests skip what it is for."""
 
-def missing() -> list[Need]:
-    """What this host lacks, in the order of NEEDS."""
-    return [need for need in NEEDS if not need.present]
+
+def missing(needs: Sequence[Need] | None = None) -> list[Need]:
+    """What this host lacks of these, by default of NEEDS, in their order."""
+    return [need for need in (NEEDS if needs is None else needs) if not need.present]
 
 
 def qemu_version() -> tuple[int, int] | None:
@@ -135,6 +142,18 @@ def main() -> int:
             _provide_host(log)
 
     return _status(work)
+
+
+def provide_for_tests() -> None:
+    """Install what the lab's own tests use beside all that the lab does; what cannot be had costs
+    them a part, and is told."""
+    for need in missing(NEEDS_OF_TESTS):
+        try:
+            with _log() as log:
+                _say("The tests lack:", f"  {need.package:<24}{need.purpose}")
+                _install([need], log)
+        except LabError as error:
+            _say(f"going on without: {error}")
 
 
 def _status(work: Callable[[], None]) -> int:
@@ -188,7 +207,7 @@ def _install(needs: Sequence[Need], log: IO[str]) -> None:
     packages = [need.package for need in needs]
     with _step("apt-get install"):
         _run(install_command(root, packages), log)
-    if still := [need.package for need in missing()]:
+    if still := [need.package for need in missing(needs)]:
         raise InfrastructureError(
             f"apt installed {', '.join(still)}, and yet this host does not show it",
             hint="see what hides it: PATH, or another Python than the system's",

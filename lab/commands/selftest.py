@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from lab.bootstrap import provide_for_tests
 from lab.cache import Cache
 from lab.errors import ConfigurationError
 
@@ -15,6 +16,8 @@ def run_tox(root: Path, environments: tuple[str, ...], words: tuple[str, ...]) -
     recipe = root / "tox.ini"
     if not recipe.is_file():
         raise ConfigurationError(f"{root} has no tox.ini", hint="name the project's own folder")
+    if "lab" in (environments or ("lab",)):
+        provide_for_tests()
     argv = [sys.executable, "-m", "tox", "run", "--conf", str(recipe)]
     if not os.access(root, os.W_OK):  # somebody else's tree can be tested, too
         argv += ["--workdir", str(Cache.of_user().root / "tox")]

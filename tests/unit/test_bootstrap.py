@@ -123,6 +123,19 @@ def test_every_need_can_be_recognised_and_mended() -> None:
     assert bootstrap.QEMU.mend == "apt-get install qemu-system-x86"
 
 
+def test_what_the_tests_lack_is_told_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Need("another-package", "is missed, too", command="no-such-command-either")
+    monkeypatch.setattr(bootstrap, "NEEDS_OF_TESTS", (ABSENT, other))
+    monkeypatch.setenv("PATH", "")  # where there is no apt
+    bootstrap.provide_for_tests()
+    said = capsys.readouterr().err
+    assert "no-such-package" in said
+    assert "another-package" in said
+    assert said.count("going on without: this is neither Debian nor Ubuntu") == 2
+
+
 def test_missing_names_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "NEEDS", (Need("python3", "", command="python3"), ABSENT))
     assert bootstrap.missing() == [ABSENT]
