@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import lab.debian
+import lab.debian.archive
 from lab.cache import Cache
 from lab.config import Debian
 from lab.debian import Archive, Listed, ListsTooOld, Package, mirrors_of_host
@@ -67,7 +67,7 @@ def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apt:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
-    monkeypatch.setattr(lab.debian, "KEYRING", keyring)
+    monkeypatch.setattr(lab.debian.archive, "KEYRING", keyring)
     fake = Apt(folder)
     fake.says("update", "")
     fake.says("download", ANSWER)
@@ -233,7 +233,7 @@ def test_a_download_that_is_cut_off_is_not_kept(apt: Apt, archive: Archive, cach
 def test_without_the_keyring_nothing_is_asked_for(
     archive: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(lab.debian, "KEYRING", tmp_path / "missing.gpg")
+    monkeypatch.setattr(lab.debian.archive, "KEYRING", tmp_path / "missing.gpg")
     with pytest.raises(InfrastructureError, match=r"missing\.gpg is missing") as caught:
         archive.resolve("linux-source", "bookworm")
     assert caught.value.hint == "apt-get install debian-archive-keyring"

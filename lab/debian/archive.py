@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Debian's packages, read with apt and a state of the lab's own.
+"""Debian's packages, looked up and fetched with apt and a state of the lab's own.
 
 The host's package lists, caches and locks are neither read nor written: apt gets a private
 sources.list, private lists and an empty dpkg status, and no rights of root. Everything is
@@ -10,123 +10,32 @@ import difflib
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from lab.cache import Cache, hash_of_file
 from lab.config import Debian
+from lab.debian.apt import is_gone, private, said, show, trouble
+from lab.debian.mirrors import Mirrors, mirrors_of_host, targets_of_host
+from lab.debian.packages import (
+    Listed,
+    Package,
+    SourcePackage,
+    listed_in,
+    package_in,
+    source_file_in,
+)
 from lab.errors import ConfigurationError, InfrastructureError, LabError
 from lab.proc import CommandError, disk_full, run
-from lab.progress import Progress, Step
+from lab.progress import Progress
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-_CODENAMES = {
-    *("bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
-    *("oldoldstable", "oldstable", "stable", "testing", "unstable"),
-}
-_POCKETS = {"", "updates", "backports", "proposed-updates"}
-
-# One address that does not answer costs the timeout; a name may have an IPv4 and an IPv6 one.
-_NETWORK = {
-    "Acquire::Retries": "1",
-    "Acquire::http::Timeout": "6",
-    "Acquire::https::Timeout": "6",
-}
 _HASHES = ("-o", "Acquire::ForceHash=SHA256")  # what --print-uris prints
 _LISTS = 100_000_000  # bytes that the lists of a suite or two take, with apt's caches of them
-_MIRROR_HINT = "look at debian.mirror in lab.yaml, and at this host's network and proxy"
-
-
-class ListsTooOld(InfrastructureError):
-    """The mirror no longer has a file that the lists name; new lists name another."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """One version of a binary package. `size` is that of its .deb in bytes.
-
-    `suite` is where it was looked for; several are joined by "+".
-    """
-
-    name: str
-    version: str
-    suite: str
-    sha256: str
-    size: int
-    uri: str
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What decides its bits."""
-        return {"package": self.name, "version": self.version, "sha256": self.sha256}
-
-    @property
-    def file(self) -> str:
-        """The name that apt gives to the .deb."""
-        return f"{self.name}_{self.version.replace(':', '%3a')}_{self._architecture}.deb"
-
-    @property
-    def _architecture(self) -> str:
-        return Path(self.uri).stem.rsplit("_", 1)[-1]
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of a source package. `size` is in bytes."""
-
-    name: str
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class SourcePackage:
-    """One version of a source package: its .dsc, and what that names.
-
-    `suite` is where it was looked for; several are joined by "+".
-    """
-
-    name: str
-    version: str
-    suite: str
-    files: tuple[SourceFile, ...]
-
-    @property
-    def dsc(self) -> SourceFile:
-        """The file that names the others, with their hashes."""
-        return next(file for file in self.files if file.name.endswith(".dsc"))
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What decides its bits."""
-        return {"package": self.name, "version": self.version, "sha256": self.dsc.sha256}
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A version of a package that the archive's lists have. `source`: of a source package."""
-
-    name: str
-    version: str
-    suite: str
-    source: bool
-
-
-@dataclass(frozen=True)
-class Mirrors:
-    """Where the archive and its security part are."""
-
-    main: str
-    security: str
-
-    def of(self, suite: str) -> str:
-        """The mirror that has a suite."""
-        return self.security if suite.endswith("-security") else self.main
 
 
 class Archive:
@@ -165,8 +74,8 @@ class Archive:
                 lines = run([*words, f"{package}={version}"])
             except CommandError as error:
                 what = f"apt cannot resolve the source of {package} {version} in {_of(suites)}"
-                raise _trouble(what, error) from error
-        files = tuple(_source_file(line) for line in lines if line.startswith("'"))
+                raise trouble(what, error) from error
+        files = tuple(source_file_in(line) for line in lines if line.startswith("'"))
         return SourcePackage(package, version, _of(suites), files)
 
     def listed(self, pattern: str, source: str, *suites: str, update: bool = False) -> list[Listed]:
@@ -179,7 +88,7 @@ class Archive:
             names = run(["apt-cache", *apt, "pkgnames", f"{source}-"])
             wanted = [name for name in names if re.fullmatch(pattern, name)]
             lines = run(["apt-cache", *apt, "madison", *wanted, source])
-        return [_listed(line) for line in lines if line.count("|") == 2]
+        return [listed_in(line) for line in lines if line.count("|") == 2]
 
     def depends(self, package: Package) -> list[str]:
         """The names of the packages that a package depends on directly."""
@@ -250,10 +159,10 @@ class Archive:
                 run(
                     ["apt-get", "-o", "APT::Status-Fd=1", *words],
                     cwd=folder,
-                    on_line=lambda line: _show(line, total, step),
+                    on_line=lambda line: show(line, total, step),
                 )
             except CommandError as error:
-                raise _trouble("the download failed", error) from error
+                raise trouble("the download failed", error) from error
 
     def _packages(
         self, words: list[str], wanted: Sequence[str], suites: Sequence[str], apt: list[str]
@@ -262,7 +171,7 @@ class Archive:
             lines = run([*words, *_HASHES])
         except CommandError as error:
             raise self._unknown(error, wanted, suites, apt) from error
-        found = [_package(line, suites) for line in lines if line.startswith("'")]
+        found = [package_in(line, suites) for line in lines if line.startswith("'")]
         if not found:
             raise ConfigurationError(f"{', '.join(wanted)}: {_of(suites)} has nothing to download")
         return found
@@ -276,7 +185,7 @@ class Archive:
         )
         line = next((line for line in error.lines if missing.search(line)), None)
         if line is None:
-            return _trouble(f"apt cannot resolve {', '.join(wanted)} in {_of(suites)}", error)
+            return trouble(f"apt cannot resolve {', '.join(wanted)} in {_of(suites)}", error)
         names = run(["apt-cache", *apt, "pkgnames"])
         absent = [name for name in wanted if name not in set(names)] or list(wanted)
         near = difflib.get_close_matches(absent[0], names, 4, 0.7)
@@ -307,7 +216,7 @@ class Archive:
                 folder.mkdir(parents=True, exist_ok=True)
             (state / "sources.list").write_text("".join(lines))
             (state / "status").touch()
-            options = _options(self._root, state)
+            options = private(self._root, state)
             if update or not (state / "updated").exists():
                 self._update(options, suites)
                 (state / "updated").touch()
@@ -322,12 +231,12 @@ class Archive:
             except CommandError as error:
                 # apt says the same of a wrong suite and of a proxy in the way: 404 is the former
                 missing = any("does not have a Release file" in line for line in error.lines)
-                if missing and _is_gone(error):
+                if missing and is_gone(error):
                     raise ConfigurationError(
-                        f"the mirror has no suite {' or '.join(suites)}: {_said(error)}",
+                        f"the mirror has no suite {' or '.join(suites)}: {said(error)}",
                         hint="correct the suite, or debian.mirror, in lab.yaml",
                     ) from error
-                raise _trouble("the Debian mirror failed", error) from error
+                raise trouble("the Debian mirror failed", error) from error
 
     def _line(self, kind: str, suite: str) -> str:
         uri = self.mirrors().of(suite)
@@ -340,101 +249,11 @@ class Archive:
         """
         main, security = self._settings.mirror, self._settings.security_mirror
         if main == "auto":
-            found = mirrors_of_host(_targets_of_host(self._root / "host"))
+            found = mirrors_of_host(targets_of_host(self._root / "host"))
             main, default = found.main, found.security
         else:
             default = f"{main.rstrip('/')}-security"
         return Mirrors(main, default if security == "auto" else security)
-
-
-def mirrors_of_host(targets: Iterable[str]) -> Mirrors:
-    """The Debian mirrors among apt's index targets, `release|origin|component|uri` each.
-
-    apt knows the origin once it has read lists; before that the line is taken at its word.
-    """
-    main, security = [], []
-    for line in targets:
-        release, origin, component, uri = line.split("|", 3)
-        codename, _, pocket = release.partition("-")
-        if codename not in _CODENAMES or component != "main" or uri.startswith("cdrom:"):
-            continue
-        # Others name their suites like Debian's own: their origin tells them apart.
-        if origin not in ("Debian", "", "$(ORIGIN)"):
-            continue
-        rank = (origin != "Debian", uri.rstrip("/"))
-        if pocket == "security":
-            security.append(rank)
-        elif pocket in _POCKETS:
-            main.append(rank)
-    if not main:
-        raise ConfigurationError(
-            "debian.mirror is `auto`, but this host's apt has no Debian mirror",
-            hint="name one in lab.yaml: `debian: {mirror: URL}`",
-        )
-    best = min(main, key=lambda rank: rank[0])[1]
-    safe = min(security, key=lambda rank: rank[0])[1] if security else f"{best}-security"
-    return Mirrors(best, safe)
-
-
-def _targets_of_host(cache: Path) -> list[str]:
-    # With an index of its lists apt answers at once; some hosts tell it to keep none.
-    cache.mkdir(parents=True, exist_ok=True)
-    index = ["-o", f"Dir::Cache={cache}", "-o", "Dir::Cache::pkgcache=pkgcache.bin"]
-    words = ["$(RELEASE)", "$(ORIGIN)", "$(COMPONENT)", "$(REPO_URI)"]
-    try:
-        ask = ["apt-get", *index, "indextargets", "--format", "|".join(words)]
-        return run([*ask, "Created-By: Packages"])
-    except CommandError as error:
-        raise _trouble("apt cannot say where its mirrors are", error) from error
-
-
-def _options(root: Path, state: Path) -> list[str]:
-    settings = {
-        "APT::Architecture": "amd64",
-        "APT::Architectures": "amd64",
-        "APT::Sandbox::User": "",
-        "APT::Get::List-Cleanup": "false",  # the lists of other suites lie beside these
-        "Acquire::Languages": "none",
-        "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
-        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
-        "Debug::NoLocking": "true",
-        "Dir::State": state,
-        "Dir::State::Lists": root / "lists",
-        "Dir::State::status": state / "status",
-        "Dir::Cache": state,
-        "Dir::Cache::archives": state / "archives",
-        "Dir::Cache::pkgcache": "pkgcache.bin",
-        "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
-        "Dir::Etc::SourceList": state / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::Etc::Preferences": "/dev/null",
-        "Dir::Etc::PreferencesParts": "/dev/null",
-        **_NETWORK,
-    }
-    return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-
-
-def _package(line: str, suites: Sequence[str]) -> Package:
-    """A package from a line of --print-uris: 'URI' NAME_VERSION_ARCH.deb SIZE SHA256:HASH."""
-    uri = line.split(maxsplit=1)[0].strip("'")
-    file = _source_file(line)
-    name, version, _ = unquote(file.name).removesuffix(".deb").split("_")
-    return Package(name, version, "+".join(suites), file.sha256, file.size, uri)
-
-
-def _source_file(line: str) -> SourceFile:
-    _, file, size, digest = line.split()
-    kind, _, value = digest.partition(":")
-    if kind != "SHA256":
-        raise InfrastructureError(f"apt names no SHA-256 for {file}: {digest}")
-    return SourceFile(file, value, int(size))
-
-
-def _listed(line: str) -> Listed:
-    """A line of madison: NAME | VERSION | URI SUITE/COMPONENT ARCH Packages, or with Sources."""
-    name, version, where = (part.strip() for part in line.split("|"))
-    _, place, *_, kind = where.split()
-    return Listed(name, version, place.partition("/")[0], source=kind == "Sources")
 
 
 def _check_size(file: Path, size: int) -> None:
@@ -459,31 +278,6 @@ def _check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise disk_full(f"{folder} has {free // 10**6} MB; expected {size // 10**6} MB")
-
-
-def _show(line: str, total: float, step: Step) -> None:
-    if line.startswith("dlstatus:"):
-        share = float(line.split(":")[2]) / 100
-        step.advance(round(share * total), round(total), "MB")
-
-
-def _said(error: CommandError) -> str:
-    """apt's own words: its first error, else its first warning."""
-    for mark in ("E:", "W:"):
-        for line in error.lines:
-            if line.startswith(mark):
-                return line
-    return error.message
-
-
-def _trouble(what: str, error: CommandError) -> InfrastructureError:
-    kind = ListsTooOld if _is_gone(error) else InfrastructureError
-    answer = next((line.strip() for line in error.lines if re.match(r"\s+[45]\d\d  ", line)), "")
-    return kind(f"{what}: {_said(error)}{answer and f' ({answer})'}", hint=_MIRROR_HINT)
-
-
-def _is_gone(error: CommandError) -> bool:
-    return any(re.search(r"\s404\s", line) for line in error.lines)
 
 
 def _of(suites: Sequence[str]) -> str:
