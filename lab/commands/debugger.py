@@ -3,12 +3,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lab.cache import Cache
 from lab.cell import Choice
 from lab.config import Lab
 from lab.debug import debugger, stub
-from lab.debug.debugger import Debugger
+from lab.debug.debugger import NO_HELP, Debugger, Help
 from lab.debug.place import at_hand
 from lab.debug.scripts import scripts_of
 from lab.errors import LabError
@@ -16,6 +17,7 @@ from lab.guest import doors
 from lab.kernel import Kernel
 from lab.kernel.prebuilt import of_bzimage
 from lab.kernel.prepare import source_of
+from lab.proc import run
 from lab.progress import Progress
 
 # The folder of the objects, as debug information has it (`lab.kernel.build`), which calls sources
@@ -31,27 +33,45 @@ def open_gdb(lab: Lab, name: str | None, choice: Choice | None, commands: Sequen
     """
     _, program = debugger.choose([Debugger.GDB])
     progress = Progress()
-    with at_hand(lab, name, choice, "vfio-lab gdb") as place:
+    with (
+        at_hand(lab, name, choice, "vfio-lab gdb") as place,
+        TemporaryDirectory(prefix="vfio-lab-gdb-") as copies,
+    ):
         kernel = of_bzimage(place.living.release, place.living.bzimage)
         vmlinux = debugger.vmlinux_of(kernel)
-        settings = _helped(kernel, lab, progress)
+        helped = _helped(kernel, lab, progress, Path(copies))
         with stub.opened(place.living) as folder:
-            words = Debugger.GDB.on_guest(folder / doors.GDB, vmlinux, commands, settings)
+            words = Debugger.GDB.on_guest(folder / doors.GDB, vmlinux, commands, helped)
             return debugger.run([program, *words], pass_fds=[doors.descriptor_of(folder)])
 
 
-def _helped(kernel: Kernel, lab: Lab, progress: Progress) -> list[str]:
-    """gdb's words for the kernel's sources and scripts, where they are to be had."""
+def _helped(kernel: Kernel, lab: Lab, progress: Progress, copies: Path) -> Help:
+    """The kernel's sources and scripts, and its modules' symbols, where they are to be had. The
+    folder for `copies` has to last as long as gdb."""
     cache = Cache.of_user()
     try:
         identity = source_of(str(kernel.bzimage), lab, cache, progress)
         tree: Path | None = identity.tree() if identity else None
         scripts = scripts_of(kernel, lab, cache, progress)
+        after = _modules(kernel.symbols, copies) if scripts and kernel.symbols else ()
     except LabError as error:
         progress.say(f"without the kernel's sources and scripts: {error.message}")
-        return []
-    found = [f"set substitute-path {_OBJECTS} {tree / _INSTEAD}"] if tree else []
-    return [*found, f"source {scripts}"] if scripts else found
+        return NO_HELP
+    before = [f"set substitute-path {_OBJECTS} {tree / _INSTEAD}"] if tree else []
+    before += [f"source {scripts}"] if scripts else []
+    return Help(tuple(before), after)
+
+
+def _modules(symbols: Path, copies: Path) -> tuple[str, ...]:
+    """gdb's words for the symbols of modules that are loaded, and of those that will be.
+
+    The kernel's linker gives some sections an address in the file, and gdb then takes all of them
+    for such as lie where the file says: of what is no function it would show another place.
+    """
+    for file in symbols.glob("*.ko"):
+        run(["objcopy", "--change-section-address", "*=0", file, copies / file.name])
+    # lx-symbols looks everywhere below the current folder, which may be a large one
+    return f"cd {copies}", "lx-symbols", f"cd {Path.cwd()}"
 
 
 def open_drgn(lab: Lab, name: str | None, choice: Choice | None, commands: Sequence[str]) -> int:

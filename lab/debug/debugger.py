@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -15,6 +16,17 @@ from lab.kernel import Kernel
 # gdb's threads are CPUs, from 1 on. The one that panicked is shown, if one did (kernel/panic.c).
 _GDB_BEGIN = 'eval "thread %d", panic_cpu.counter < 0 ? 1 : panic_cpu.counter + 1'
 _LIVE = "--qemu"  # drgn's option for a guest that lives
+
+
+@dataclass(frozen=True)
+class Help:
+    """What gdb is told of a guest's kernel `before` it connects, and `after`."""
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+NO_HELP = Help()
 
 
 class Debugger(Enum):
@@ -56,9 +68,9 @@ class Debugger(Enum):
         # fmt: on
 
     def on_guest(
-        self, door: Path, vmlinux: Path, commands: Sequence[str], settings: Sequence[str] = ()
+        self, door: Path, vmlinux: Path, commands: Sequence[str], helped: Help = NO_HELP
     ) -> list[str]:
-        """Its words for a guest that lives, behind its own `door`; `settings` are for gdb."""
+        """Its words for a guest that lives, behind its own `door`; only gdb wants to be helped."""
         # fmt: off
         if self is Debugger.DRGN:
             return [
@@ -71,8 +83,9 @@ class Debugger(Enum):
             "-q",
             *_batch(commands),
             str(vmlinux),
-            *_each(settings),
+            *_each(helped.before),
             "-ex", f"target remote {door}",
+            *_each(helped.after),
             *_each(commands),
         ]
         # fmt: on

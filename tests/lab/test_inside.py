@@ -44,6 +44,7 @@ def test_leaves_something(process):
     process.write_text("/proc/sys/vm/swappiness", "61")
     process.write_text("/dev/kmsg", "<2>WARNING: CPU: 0 PID: 1 at fs/x.c:1 planted+0x1/0x2\\n")
 """
+_MODULES = "v6.12+modules"
 _FDS = "for fd in $(ls -d /proc/[0-9]*/fd/*); do readlink $fd; done; exit 3"
 
 
@@ -142,6 +143,24 @@ def test_a_living_kernel_in_debuggers(new_cell: Callable[..., Cell]) -> None:
     if Debugger.DRGN.find():
         shown = vfio_lab("drgn", number, "--exec", "print(prog['init_task'].comm)")
         assert (shown.returncode, shown.stdout) == (0, '(char [16])"swapper/0"\n')
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)  # a kernel may be built
+def test_modules_have_symbols_in_gdb(new_cell: Callable[..., Cell]) -> None:
+    """Also where it is called from a folder with other modules; its commands run in that folder."""
+    if not Debugger.GDB.find():
+        raise lacking("gdb")
+    testbed = new_cell(kernel=_MODULES, doors=True).testbed()
+    asked = ("info symbol vfio_df_open", "hbreak vfio_df_open", "print vfio_fs_type.name", "pwd")
+    words = [word for each in asked for word in ("--exec", each)]
+    shown = vfio_lab("gdb", str(testbed.guest.pid), *words)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"vfio_df_open in section \.text of \S+/vfio\.ko", shown.stdout)
+    assert re.search(r"breakpoint 1 at 0xffffffff\w+: file \S+vfio_main.c", shown.stdout)
+    assert re.search(r'\$1 = 0xffffffff\w+ "vfio"', shown.stdout)  # a variable of the module's own
+    assert f"Working directory {Path.cwd()}." in shown.stdout
+    assert testbed.guest.clock_goes()
 
 
 def test_a_guest_that_its_kernel_lost(small_lab: "SmallLab", wait_until: WaitUntil) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lab.debug import debugger
-from lab.debug.debugger import Debugger
+from lab.debug.debugger import Debugger, Help
 from lab.errors import ConfigurationError
 from lab.kernel import Kernel
 
@@ -14,10 +14,11 @@ VMLINUX = Path("/kernel/vmlinux")
 DOOR = Path("/proc/self/fd/7/gdb")
 
 
-def test_gdb_is_told_where_sources_are_before_it_connects() -> None:
-    words = Debugger.GDB.on_guest(DOOR, VMLINUX, [], ["set substitute-path a b"])
-    assert words.index("set substitute-path a b") < words.index(f"target remote {DOOR}")
-    assert "-batch" not in words
+def test_gdb_is_told_where_sources_are_before_it_connects_and_of_modules_after() -> None:
+    words = Debugger.GDB.on_guest(DOOR, VMLINUX, ["bt"], Help(("set a b",), ("lx-symbols",)))
+    told = [words.index(word) for word in ("set a b", f"target remote {DOOR}", "lx-symbols", "bt")]
+    assert told == sorted(told)
+    assert "-batch" not in Debugger.GDB.on_guest(DOOR, VMLINUX, [])
 
 
 def test_with_commands_it_runs_these_and_ends() -> None:
