@@ -2,6 +2,7 @@
 """Commands about many runs: nights."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -102,3 +103,62 @@ def serve(
     from lab.config import Lab
 
     serve_nights(Lab.find(lab_folder), port, night)
+
+
+@app.command()
+def worker(
+    scheduler: Annotated[str, typer.Option(metavar="URL", help="Of Dask, as in tcp://HOST:8786.")],
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where this host sees the fleet's store; default: where the coordinator does.",
+        ),
+    ] = None,
+    lab_folder: LabFolder = None,
+    name: Annotated[
+        str | None, typer.Option(help="Its name for Dask; default: the host's, and a number.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="For guests; default: what is free now.")
+    ] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processors; default: all.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("-j", "--jobs", min=1, metavar="N", help="Cells at once; default: cpus / 4."),
+    ] = None,
+) -> None:
+    """Run cells for nights on other machines, with this host's memory, processors and KVM.
+
+    Cells come through a scheduler of Dask's, which `dask scheduler` starts. Whoever reaches that
+    can run anything here, as you: see SECURITY.md. SIGTERM and Ctrl-C end the worker and all its
+    guests; what it ran, another one runs.
+    """
+    from lab.config import Lab
+    from lab.fleet import check_installed
+    from lab.units import bytes_in
+
+    check_installed()
+    from lab.commands.worker import start_worker
+
+    size = bytes_in(memory) if memory else None
+    start_worker(Lab.find(lab_folder), scheduler, store, name, size, cpus, jobs)
+
+
+@app.command(hidden=True)
+def errand(
+    place: Path,
+    lab_folder: LabFolder = None,
+    where: str = "",
+    cpus: int = 1,
+    memory: int = 0,
+    make: bool = False,
+) -> None:
+    """A cell of a fleet's, in a process of its own. For `vfio-lab worker`, which calls it."""
+    from lab.commands.worker import run_one
+    from lab.config import Lab
+    from lab.fleet.errand import Share
+
+    run_one(Lab.find(lab_folder), place, None if make else Share(where, cpus, memory))

@@ -15,6 +15,7 @@ from lab.cache import Cache
 from lab.config import Lab
 from lab.config.nightly import Nightly
 from lab.errors import ConfigurationError, LabError
+from lab.fleet import check_installed
 from lab.history.store import History
 from lab.kernel.prepare import refresh
 from lab.nightly import drops, keep, matrix, turns
@@ -108,9 +109,12 @@ def carrier_of(lab: Lab, nightly: Nightly, wish: Wish, progress: Progress) -> Ca
             "a fleet has a store that all its machines see",
             hint="name it: --store URL, or `store: URL` under `nightly` in lab.yaml",
         )
-    from lab.fleet import Fleet  # noqa: PLC0415 (Dask takes a second, and is an extra)
+    check_installed()
+    from lab.fleet.fleet import Fleet  # noqa: PLC0415 (Dask takes a second, and is an extra)
 
-    return Fleet(wish.scheduler, nightly.store, lab=lab, nights=nights(), progress=progress)
+    return Fleet(
+        wish.scheduler, nightly.store, lab=lab, nights=nights(), progress=progress, kvm=nightly.kvm
+    )
 
 
 def version_of(lab: Lab) -> str:

@@ -93,6 +93,8 @@ class Nightly(Model):
     link: str = ""
     store: str | None = None
     """Of a fleet: the URL of a folder that all its machines see (`lab.fleet`)."""
+    kvm: bool = False
+    """Of a fleet: only hosts on which guests have booted with KVM run cells."""
 
     @property
     def seconds(self) -> float:

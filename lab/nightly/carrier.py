@@ -26,8 +26,8 @@ class Order(Written):
 
     `attempt` is 0 for the whole cell. `words` are options of `vfio-lab run`, without those that
     every carrier says in its own way: `--kernel`, `--series`, `--out` and `--lab`. `name` is that
-    of the run's folder in the night's `cells`, `memory` bytes that its guests may come to take, and
-    `series` a mailbox, relative to the night's folder.
+    of the run's folder in the night's `cells`, `memory` the bytes that it cannot do without: of a
+    guest, and one that boots. `series` is a mailbox, relative to the night's folder.
     """
 
     night: str

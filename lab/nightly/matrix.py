@@ -53,8 +53,7 @@ def order_for(
         attempt=attempt,
         words=("--machine", cell.machine, "--suite", cell.suite, *tests),
         name=f"{name}-{attempt}" if attempt else name,
-        # each of its workers has a guest, and one that boots
-        memory=2 * room.workers(machine) * room.memory_of(machine),
+        memory=2 * room.memory_of(machine),
         kernel=cell.kernel,
         series=f"series/{cell.series}.mbox" if cell.series else None,
     )

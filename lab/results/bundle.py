@@ -39,7 +39,7 @@ SCHEMA = 1
 
 _BLOCK = 1 << 20  # bytes
 _LONGEST_LIST = 16 << 20  # bytes
-_SECRET = {"id_ed25519", "keys.cpio", "initramfs"}  # of guests that are gone
+SECRET = {"id_ed25519", "keys.cpio", "initramfs"}  # of guests that are gone
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _GZIP = b"\x1f\x8b"
 _Stream = IO[bytes] | gzip.GzipFile
@@ -205,7 +205,7 @@ def _tree(name: str, path: Path) -> dict[str, Path]:
         if file.is_file()
         and not file.is_symlink()
         and "__pycache__" not in file.parts
-        and file.name not in _SECRET
+        and file.name not in SECRET
     }
 
 

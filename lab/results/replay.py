@@ -76,6 +76,25 @@ class Replay(Written):
     words: tuple[str, ...]
     seed: int | None = None  # None: there were none yet
 
+    def moved(self, *, lab: Path, package: Path, python: Path, cache: Path) -> "Replay":
+        """The same on another machine, where these lie there, and the cache has the same."""
+
+        def there(part: Part) -> Part:
+            if not part.path.is_relative_to(self.cache):
+                return part
+            return replace(part, path=cache / part.path.relative_to(self.cache))
+
+        return replace(
+            self,
+            lab=lab,
+            package=package,
+            python=python,
+            cache=cache,
+            kernel=there(self.kernel),
+            image=there(self.image),
+            agent=there(self.agent),
+        )
+
     def argv(self, *more: str) -> list[str]:
         """The command, to be run in the lab's folder with `environment`. `more` are its last
         words."""

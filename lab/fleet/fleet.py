@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A carrier whose cells run on the workers of a Dask scheduler."""
+
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import lab as package
+from lab.config import Lab
+from lab.errors import ConfigurationError, InfrastructureError, LabError
+from lab.fleet.asking import Asking, Stopped
+from lab.fleet.errand import Answer, Card, Errand, another_lab, lab_digest
+from lab.fleet.link import Link
+from lab.fleet.parcel import receive
+from lab.fleet.resources import KVM, MEMORY, of_lab
+from lab.fleet.store import Store
+from lab.fleet.task import carry_out
+from lab.nightly.carrier import CELLS, Carrier, Order, Outcome
+from lab.progress import Progress
+from lab.results.folder import RunFolder
+
+_MOST = 512  # cells at once
+_AGAIN = 1.0  # seconds until an errand that was lost is given to the next worker
+
+
+class Fleet(Carrier):
+    """The workers at a scheduler (`tcp://HOST:8786`), with a store (a URL) that all see.
+
+    `nights` is the folder of all nights. With `kvm` only hosts that have it run cells. A worker
+    that dies costs its cell a retry; a scheduler that goes is waited for, and is told anew what was
+    not done. What the store has already is not run again.
+    """
+
+    def __init__(
+        self,
+        scheduler: str,
+        store: str,
+        *,
+        lab: Lab,
+        nights: Path,
+        progress: Progress,
+        kvm: bool = False,
+    ) -> None:
+        self._lab = lab
+        self._nights = nights
+        self._progress = progress
+        self._kvm = kvm
+        self._store = Store(store)
+        self._stopped = threading.Event()
+        self._link = Link(scheduler, self._stopped, progress)
+        self._asking = Asking(lab, store, nights, progress, lambda: not self._stopped.is_set())
+        self._threads = ThreadPoolExecutor(_MOST, thread_name_prefix="cell")
+        self._carried: set[str] = set()  # nights
+
+    def __enter__(self) -> Self:
+        self._link.client()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._threads.shutdown(cancel_futures=True)
+        self._link.close()
+        if kind is None:  # else it goes on with what is there
+            for night in self._carried:
+                self._store.remove(f"nights/{night}")
+
+    @property
+    def places(self) -> int:
+        """As many as workers of this lab run at once; one where there is none yet, which waits."""
+        lab = of_lab(lab_digest(self._lab))
+        workers = self._link.workers()
+        for worker in workers:
+            if lab not in worker["resources"]:
+                self._progress.say_once(another_lab(str(worker["name"])))
+        found = sum(int(each["nthreads"]) for each in workers if lab in each["resources"])
+        if not found:
+            self._progress.say_once(f"no worker at {self._link.scheduler} has this lab: waiting")
+        return max(1, found)
+
+    def carry(self, order: Order) -> Future[Outcome]:
+        self._carried.add(order.night)
+        return self._threads.submit(self._carry, order)
+
+    def _carry(self, order: Order) -> Outcome:
+        try:
+            errand = self._asking.errand(order)
+        except Stopped:
+            raise CancelledError from None
+        except LabError as error:
+            return Outcome(order, str(error))
+        while not self._stopped.is_set():
+            try:
+                found = self._store.read(errand.card)
+                card = Card.from_json(found) if found else self._asked(errand)
+                if card:
+                    return self._gathered(order, card)
+            except InfrastructureError as error:
+                self._progress.say_once(f"{order.cell}: {error}; once more")
+            self._stopped.wait(_AGAIN)
+        raise CancelledError
+
+    def _asked(self, errand: Errand) -> Card | None:
+        """What a worker answers; None where it was lost, and is to be asked again."""
+        cell = errand.order.cell
+        said = self._link.ask(
+            carry_out,
+            errand.to_json(),
+            key=f"{errand.order.night}-{errand.order.name}-{uuid.uuid4().hex}",
+            resources=self._needs(errand),
+        )
+        answer = Answer.from_json(said) if said else Answer()
+        for words in filter(None, (answer.refused, answer.failed)):
+            self._progress.say(f"{cell}: {words}; once more")
+        return answer.card
+
+    def _needs(self, errand: Errand) -> Mapping[str, float]:
+        """What a worker must have left."""
+        kvm = {KVM: 1.0} if self._kvm else {}
+        return {MEMORY: float(errand.order.memory), of_lab(errand.digest): 1.0, **kvm}
+
+    def _gathered(self, order: Order, card: Card) -> Outcome:
+        """Put what a run left where it would be, had it run here."""
+        if card.parcel is None:
+            return Outcome(order, card.trouble, card.where)
+        night = self._nights / order.night
+        run = night / CELLS / order.name
+        with tempfile.TemporaryDirectory(dir=night, prefix=".") as name:
+            draft = Path(name)
+            receive(self._store, card.parcel, draft)
+            for each in (run, run.with_name(f"{run.name}.log")):
+                (draft / each.name).replace(each)
+        self._move_in(RunFolder(run), card)
+        return Outcome(order, where=card.where)
+
+    def _move_in(self, run: RunFolder, card: Card) -> None:
+        """Have its replay.sh say what is here, and its kernel be here: tomorrow's night asks for
+        it, and whoever repeats a test."""
+        cache = self._asking.cache()
+        try:
+            known = run.read_replay()
+        except ConfigurationError:
+            return  # it had no kernel yet
+        if card.kernel:
+            cache.fetch(card.kernel)
+        run.write_replay(
+            known.moved(
+                lab=self._lab.root,
+                package=Path(package.__file__).parents[1],
+                python=Path(sys.executable),
+                cache=cache.root.absolute(),
+            )
+        )
