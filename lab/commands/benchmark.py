@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lab.bench import agent, boot, guests, night, page, pool, series, variants, workers
+from lab.bench import agent, boot, guests, history, night, page, pool, series, variants, workers
 from lab.bench.figures import Measured, print_json, show
 from lab.cell import Choice
 from lab.config import Lab, known
@@ -12,6 +12,7 @@ _BENCHMARKS: dict[str, Callable[[Lab, Choice, int], Sequence[Measured]]] = {
     "boot": boot.measure,
     "agent": agent.measure,
     "guests": guests.measure,
+    "history": history.measure,
     "night": night.measure,
     "page": page.measure,
     "pool": pool.measure,

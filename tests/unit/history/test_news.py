@@ -150,6 +150,15 @@ def test_mended_is_told_once(nights: Nights) -> None:
     assert nights.news(THIRD) == ()
 
 
+def test_what_was_skipped_for_long_since_it_was_broken_is_mended(nights: Nights) -> None:
+    nights.ran("20260100", record("a", BROKEN))
+    for day in range(1, MEMORY + 2):
+        nights.ran(f"202601{day:02}", record("a", SKIPPED))
+    nights.ran("20260201", record("a"))
+    news = nights.one("20260201")
+    assert (news.change, news.before_night) == (Change.MENDED, "20260100")
+
+
 def test_what_is_skipped_is_not_mended(nights: Nights) -> None:
     nights.ran(FIRST, record("a", BROKEN))
     nights.ran(SECOND, record("a", SKIPPED))
@@ -199,6 +208,21 @@ def test_a_flaky_test_stays_in_doubt_on_the_same_bits_for_a_while(nights: Nights
         nights.ran(f"202601{day:02}", record("a"), key="same")
     assert nights.one(f"202601{MEMORY:02}").change is Change.FLAKY
     assert nights.news(f"202601{MEMORY + 1:02}") == ()
+
+
+def test_what_has_failed_for_long_on_the_same_bits_is_broken_and_not_flaky(nights: Nights) -> None:
+    nights.ran("20260100", record("a"), key="same")
+    for day in range(1, MEMORY + 2):
+        nights.ran(f"202601{day:02}", record("a", BROKEN), key="same")
+    assert nights.one(f"202601{MEMORY:02}").change is Change.FLAKY
+    assert nights.one(f"202601{MEMORY + 1:02}").change is Change.STILL
+
+
+def test_what_was_only_flaky_is_not_mended(nights: Nights) -> None:
+    nights.ran(FIRST, record("a", BROKEN))
+    nights.ran(FIRST, record("a"), attempt=1)
+    nights.ran(SECOND, record("a"))
+    assert nights.news(SECOND) == ()
 
 
 def test_bits_of_another_lab_are_others(nights: Nights) -> None:
