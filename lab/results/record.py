@@ -126,11 +126,6 @@ class Cell:
         """The worst of its tests."""
         return worst(test.verdict for test in self.tests)
 
-    @property
-    def count(self) -> int:
-        """How many of its tests have that verdict."""
-        return sum(test.verdict is self.verdict for test in self.tests)
-
 
 @dataclass(frozen=True)
 class RunRecord(Written):

@@ -124,7 +124,7 @@ def test_cells_hold_the_worst_and_count_it() -> None:
         ("selftests", None),
     ]
     cell = cells["OWN-1", Mode.IOMMUFD]
-    assert (cell.verdict, cell.count, len(cell.tests)) == (Verdict.BROKEN, 1, 3)
+    assert (cell.verdict, len(cell.tests)) == (Verdict.BROKEN, 3)
 
 
 def test_counts_begin_with_the_worst(record: RunRecord) -> None:

@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from lab.results.verdict import Verdict, worst
+from lab.results.verdict import Verdict, marked, worst
 
 MILDEST_FIRST = (
     "not-applicable",
@@ -53,3 +53,17 @@ def test_marks_differ_without_their_colour() -> None:
     texts = {verdict.mark.text for verdict in Verdict}
     assert len(texts) == len(Verdict)
     assert all(len(text) <= 6 for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "text"),
+    [
+        ([Verdict.KEPT], "kept"),
+        ([Verdict.KEPT, Verdict.KEPT], "kept 2"),
+        ([Verdict.KEPT, Verdict.BROKEN, Verdict.KEPT], "BROKEN 1/3"),
+        ([Verdict.NOT_APPLICABLE, Verdict.KEPT], "kept"),
+        ([Verdict.NOT_APPLICABLE, Verdict.NOT_APPLICABLE], "n/a 2"),
+    ],
+)
+def test_cell_says_how_many_of_those_that_apply(verdicts: list[Verdict], text: str) -> None:
+    assert marked(verdicts) == text
