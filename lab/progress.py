@@ -52,7 +52,7 @@ class Step:
         if self._status:
             self._status.update(line)
         else:
-            self._console.print(f"  {line}", highlight=False)
+            self._console.print(f"  {line}", highlight=False, soft_wrap=True)
 
     def result(self, text: str) -> None:
         """What came of it; printed behind the name when the step ends."""

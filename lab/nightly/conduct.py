@@ -3,7 +3,7 @@
 there is no time for it."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from lab.history.model import CellKey
 from lab.history.store import History
 from lab.nightly.carrier import Carrier, Order, Outcome
 from lab.nightly.matrix import order_for
-from lab.nightly.night import Night, Planned, State
+from lab.nightly.night import Night, State
 from lab.nightly.runs import cell_run
 from lab.progress import Progress, Step
 from lab.results.record import RunRecord
@@ -36,9 +36,9 @@ class Conductor:
     version: str
     again: int
     on_change: Callable[[], None] = lambda: None
-    _waiting: list[Order] = field(default_factory=list)
-    _running: dict[Future[Outcome], Order] = field(default_factory=dict)
-    _proven: set[tuple[str, str]] = field(default_factory=set)
+    _waiting: list[Order] = field(init=False, default_factory=list)
+    _running: dict[Future[Outcome], Order] = field(init=False, default_factory=dict)
+    _proven: set[tuple[str, str]] = field(init=False, default_factory=set)
     """Kernels, with their series, that were seen to have a run: they are built and boot."""
 
     def run(self, carrier: Carrier) -> None:
@@ -197,8 +197,3 @@ def _now(night: Night, order: Order) -> str:
 def _summary(record: RunRecord) -> str:
     counts = record.counts().items()
     return ", ".join(f"{count} {verdict.value}" for verdict, count in counts) or "no test"
-
-
-def left(cells: Iterable[Planned]) -> list[Planned]:
-    """Those that have no verdicts."""
-    return [each for each in cells if each.state in (State.FAILED, State.LEFT)]
