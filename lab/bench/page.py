@@ -26,9 +26,9 @@ def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
     is one, beside an empty page; `rounds` of each, by default 3. No guest is in it."""
     del lab, choice
     rounds = rounds or 3
-    every = Measured(f"write {NIGHTS} nights' pages")
+    every = Measured(f"write {NIGHTS} pages")
     cpu = Measured("CPU time of that", every.name)  # less where others have the CPUs, too
-    one = Measured("write one night's, and its neighbour's")
+    one = Measured("write one night's")
     progress = Progress()
     with TemporaryDirectory(prefix="vfio-lab-bench-") as name:
         folder = Path(name) / "nights"
