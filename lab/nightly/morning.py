@@ -17,14 +17,13 @@ from lab.history.store import History
 from lab.nightly.bisections import bisected
 from lab.nightly.mail import Mailing, deliver
 from lab.nightly.night import Night, State, nights
+from lab.page.night import NEWS
 from lab.page.write import write_pages
 from lab.progress import Progress
 from lab.results.junit import junit_of_all
 from lab.results.kcidb import kcidb
 from lab.results.ktap import ktap_of_all
 from lab.results.record import RunRecord
-
-NEWS = "news.json"
 
 
 @dataclass(frozen=True)
