@@ -14,7 +14,7 @@ from lab.history.model import CellKey, Change, News
 from lab.history.store import History
 from lab.nightly.night import Night
 from lab.proc import CommandError, run
-from lab.progress import Progress
+from lab.progress import Progress, Step
 
 LOG = "bisect.log"
 _LEAST = 60.0  # seconds: for less none is begun
@@ -51,7 +51,7 @@ def bisected(
             told[each.news] = f"no time was left to look between {each.good} and {each.bad}"
             continue
         with progress.step(f"bisect {each.news.subject}: {each.good} to {each.bad}") as step:
-            told[each.news] = _answer(lab, night, each, deadline)
+            told[each.news] = _answer(lab, night, each, deadline, step)
             step.result(told[each.news])
     return tuple(replace(each, bisected=told[each]) if each in told else each for each in news)
 
@@ -93,9 +93,10 @@ def _source_of(night: Night, cell: CellKey) -> Mapping[str, str]:
     return {}
 
 
-def _answer(lab: Lab, night: Night, each: Bisection, deadline: Deadline) -> str:
+def _answer(lab: Lab, night: Night, each: Bisection, deadline: Deadline, step: Step) -> str:
+    log = night.folder / LOG
     try:
-        lines = run(each.argv(lab), log=night.folder / LOG, seconds=deadline.left)
+        lines = run(each.argv(lab), log=log, on_line=step.note, seconds=deadline.left)
     except CommandError as error:
         lines = list(error.lines)
         if "{" not in lines:
