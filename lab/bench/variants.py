@@ -12,7 +12,7 @@ from lab.errors import ConfigurationError
 
 # A few rules of each kind: open and bind, races, maps of all sizes, DMA, interrupts, death.
 _RULES = ("OWN-3", "OWN-4", "MAP-1", "MAP-9", "DMA-2", "IRQ-1", "LIFE-3")
-_TESTS = (*(word for rule in _RULES for word in ("--rule", rule)), "-n", "1")
+_TESTS = (*(word for rule in _RULES for word in ("--rule", rule)), "--mode", "iommufd", "-n", "1")
 
 
 def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
