@@ -70,6 +70,13 @@ def test_the_lab_s_own_trouble_is_no_answer(nights: Nights) -> None:
     assert standing.last_good == moment(FIRST)
 
 
+def test_another_test_that_passes_does_not_count(nights: Nights) -> None:
+    nights.ran(FIRST, record("a"), record("b"))
+    nights.ran(SECOND, record("a", BROKEN), record("b"))
+    standing = one(nights)
+    assert (standing.last_good, standing.first_bad) == (moment(FIRST), moment(SECOND))
+
+
 def test_a_crash_is_a_failure(nights: Nights) -> None:
     nights.ran(FIRST, crash("a"))
     assert one(nights).first_bad == moment(FIRST)
