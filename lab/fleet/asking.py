@@ -14,7 +14,7 @@ from lab.config import Lab
 from lab.errors import LabError
 from lab.fleet.child import asked
 from lab.fleet.claim import Claims
-from lab.fleet.errand import Errand, entry_of, lab_digest, mail_of
+from lab.fleet.errand import Errand, entry_of, mail_of
 from lab.fleet.shared import Artefact, SharedCache
 from lab.fleet.store import Store
 from lab.image.prepare import prepare as prepare_image
@@ -33,10 +33,11 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Asking:
-    """Makes errands of orders. `nights` is the folder of all nights, `wanted` says whether
-    somebody still waits: where that ends, Stopped is raised."""
+    """Makes errands of orders. `digest` is the lab's, `nights` the folder of all nights; `wanted`
+    says whether somebody still waits: where that ends, Stopped is raised."""
 
     lab: Lab
+    digest: str
     store: str
     nights: Path
     progress: Progress
@@ -60,7 +61,7 @@ class Asking:
         errand = Errand(
             order,
             self.store,
-            lab_digest(lab),
+            self.digest,
             image=cache.share(_entry(cache, "image", image.initramfs)),
             agent=cache.share(_entry(cache, "agent", install.binary(cache))),
         )

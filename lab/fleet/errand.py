@@ -26,13 +26,14 @@ from lab.fleet.parcel import Parcel, send
 from lab.fleet.shared import Artefact, SharedCache
 from lab.fleet.store import Store
 from lab.image.prepare import INITRAMFS
-from lab.kernel import Kernel
+from lab.kernel import Kernel, modules
 from lab.nightly.carrier import CELLS, Order
 from lab.progress import Progress
 from lab.results.bundle import SECRET
 from lab.results.folder import RESULTS, SERIES
 from lab.results.record import Written
 
+_MADE = ("kind", "key", "made", "seconds", "inputs")  # in every provenance
 ERRAND = "errand.json"  # in the folder of the process that runs it
 ANSWER = "answer.json"  # beside it, once it is done
 
@@ -165,23 +166,31 @@ def make_alone(errand: Errand, lab: Lab, progress: Progress) -> Answer:
 
 
 def entry_of(kernel: Kernel, cache: Cache) -> Entry:
-    """The entry of the cache that a kernel is; of one that somebody built elsewhere a copy."""
+    """The entry of the cache that a kernel is, or becomes: that of another cache is copied, and of
+    one that was built elsewhere the files that a guest needs."""
     folder = kernel.bzimage.parent
-    if folder.parents[1] == cache.root and (entry := cache.entry(folder.parent.name, folder.name)):
-        return entry
+    kind, key = folder.parent.name, folder.name
+    if kernel.provenance.get("kind") == kind and kernel.key == key:
+        return cache.adopt(kind, key, lambda place: _copy(folder, place))
 
     def copy(place: Path) -> Mapping[str, Any]:
-        for file in (kernel.config, kernel.vmlinux, kernel.modules):
-            if file:
-                shutil.copyfile(file, place / file.name.lstrip("."))
         shutil.copyfile(kernel.bzimage, place / "bzImage")
+        for name, file in beside.items():
+            shutil.copyfile(file, place / name)
         if kernel.headers:
-            shutil.copytree(kernel.headers, place / "headers")
-        return {**kernel.provenance, "release": kernel.release, "build_id": kernel.build_id}
+            _copy(kernel.headers, place / "headers")
+        own = {name: kernel.provenance[name] for name in kernel.provenance if name not in _MADE}
+        return {**own, "key": kernel.key, "release": kernel.release, "build_id": kernel.build_id}
 
-    files = (kernel.bzimage, kernel.config, kernel.vmlinux, kernel.modules)
-    inputs = {"files": [hash_of_file(file) for file in files if file], "key": kernel.key}
+    named = {"config": kernel.config, "vmlinux": kernel.vmlinux, modules.ARCHIVE: kernel.modules}
+    beside = {name: file for name, file in named.items() if file}
+    hashes = {name: hash_of_file(file) for name, file in beside.items()}
+    inputs = {"bzimage": hash_of_file(kernel.bzimage), "beside": hashes, "key": kernel.key}
     return Cache(cache.root).make("kernel", inputs, copy)
+
+
+def _copy(folder: Path, place: Path) -> None:
+    shutil.copytree(folder, place, dirs_exist_ok=True)
 
 
 @contextmanager

@@ -51,10 +51,13 @@ class Fleet(Carrier):
         self._nights = nights
         self._progress = progress
         self._kvm = kvm
+        self._digest = lab_digest(lab)  # what is tested with stays the same for all of a night
         self._store = Store(store)
         self._stopped = threading.Event()
         self._link = Link(scheduler, self._stopped, progress)
-        self._asking = Asking(lab, store, nights, progress, lambda: not self._stopped.is_set())
+        self._asking = Asking(
+            lab, self._digest, store, nights, progress, lambda: not self._stopped.is_set()
+        )
         self._threads = ThreadPoolExecutor(_MOST, thread_name_prefix="cell")
         self._carried: set[str] = set()  # nights
 
@@ -78,7 +81,7 @@ class Fleet(Carrier):
     @property
     def places(self) -> int:
         """As many as workers of this lab run at once; one where there is none yet, which waits."""
-        lab = of_lab(lab_digest(self._lab))
+        lab = of_lab(self._digest)
         workers = self._link.workers()
         for worker in workers:
             if lab not in worker["resources"]:
