@@ -46,7 +46,13 @@ class _Item:
 
     @property
     def lines(self) -> list[str]:
-        """One, or a second for where it was seen."""
+        """One, a second for where it was seen, and one for the commit that it came with."""
+        found = next((one_line(each.bisected) for each in self.news if each.bisected), "")
+        bisected = [f"  {'':{_COLUMN}}{_cut(found, _WIDTH - 2 - _COLUMN)}"] if found else []
+        return [*self._what, *bisected]
+
+    @property
+    def _what(self) -> list[str]:
         what = f"  {self.change:{_COLUMN}}{self.name}"
         where = one_line(str(self.news[0].cell))
         more = f" and {len(self.news) - 1} more" if len(self.news) > 1 else ""

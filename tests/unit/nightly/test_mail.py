@@ -89,6 +89,14 @@ def test_a_thing_that_is_new_is_a_line(mailing: Mailing) -> None:
     ]
 
 
+def test_the_first_bad_commit_stands_below(mailing: Mailing) -> None:
+    found = "the first bad commit: e08731ed7 iommu: Let two iommufds own the devices of a group"
+    others = [replace(BROKEN, mode=Mode.TYPE1), replace(BROKEN, bisected=found)]
+    text = replace(mailing, news=others).text
+    below = text.partition("test_second_bind_is_refused")[2].splitlines()
+    assert any("the first bad commit: e08731ed7 iommu: Let two" in line for line in below[:3])
+
+
 def test_what_broke_in_many_places_is_one_thing(mailing: Mailing) -> None:
     places = [
         replace(BROKEN, cell=replace(CELL, machine=machine), mode=mode)
