@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import lab as package
-from lab.config import Lab
 from lab.child import run_of
+from lab.config import Lab
 
 
 def test_what_lies_in_the_current_folder_is_not_run(
