@@ -33,18 +33,18 @@ def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
         number: Measured(f"cells an hour, {number} at a time", unit="cells/h") for number in jobs
     }
     kernel = choice.kernel or lab.run.kernel
-    with _small(lab, kernel, choice.machine or lab.run.machine) as small:
+    with small_lab(lab, kernel, choice.machine or lab.run.machine) as small:
         for _ in range(rounds or 1):
             floor.values.append(_runs(small, choice))
             for number in jobs:
-                seconds = _night(small, number)
+                seconds = night_of(small, "--jobs", str(number))
                 nights[number].values.append(seconds)
                 rates[number].values.append(3600 * len(_MODULES) / seconds)
     return [floor, *nights.values(), *rates.values()]
 
 
 @contextmanager
-def _small(lab: Lab, kernel: str, machine: str) -> Iterator[Lab]:
+def small_lab(lab: Lab, kernel: str, machine: str) -> Iterator[Lab]:
     """The same lab with a suite for each of these modules, and a nightly of them."""
     content = yaml.safe_load((lab.root / "lab.yaml").read_text())
     for image in content["images"].values():
@@ -68,10 +68,11 @@ def _runs(small: Lab, choice: Choice) -> float:
     return time.monotonic() - started
 
 
-def _night(small: Lab, jobs: int) -> float:
-    """Seconds of a night of all of them, its page and its mail included."""
+def night_of(small: Lab, *words: str) -> float:
+    """Seconds of a night of all of them, its page and its mail included. Raises InfrastructureError
+    where a cell was not tested."""
     argv = [sys.executable, "-P", "-m", "lab", "nightly", "--lab", str(small.root), "--json"]
-    argv += ["--no-update", "--jobs", str(jobs)]
+    argv += ["--no-update", *words]
     with TemporaryDirectory(prefix="state-", dir=small.root) as state:
         env = {**os.environ, "VFIO_LAB_STATE": state}
         started = time.monotonic()

@@ -4,6 +4,7 @@ on another machine."""
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,8 +101,13 @@ class Asking:
 
     def cache(self) -> SharedCache:
         """The user's, with the store behind it."""
-        claims = Claims(Store(self.store), on_wait=self.progress.say_once)
+        claims = Claims(Store(self.store), on_wait=self.progress.say_once, pause=self._pause)
         return SharedCache(Cache.of_user().root, claims, on_wait=self.progress.say_once)
+
+    def _pause(self, seconds: float) -> None:
+        if not self.wanted():
+            raise Stopped
+        time.sleep(seconds)
 
 
 def _entry(cache: Cache, kind: str, file: Path) -> Entry:

@@ -24,11 +24,13 @@ _BEATS = 6  # of a claim that stands still, until it is overtaken
 
 @dataclass(frozen=True)
 class Claims:
-    """A store's. `beat` is in seconds; `on_wait` is told once whom one waits for."""
+    """A store's. `beat` is in seconds; `on_wait` is told once whom one waits for, and `pause` waits
+    for some seconds: what it raises ends the wait."""
 
     store: Store
     beat: float = 10.0
     on_wait: Callable[[str], None] = lambda _: None
+    pause: Callable[[float], object] = time.sleep
 
     def once(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The JSON of that name in the store; where there is none, what `make` returns is put
@@ -47,7 +49,7 @@ class Claims:
                     continue
             if watched.seen and watched.first:
                 self.on_wait(f"{watched.seen.get('by')} makes {name}: waiting")
-            time.sleep(self.beat / 10)
+            self.pause(self.beat / 10)
         return found
 
     @contextmanager

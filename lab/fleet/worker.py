@@ -110,6 +110,7 @@ async def _work(
             scheduler,
             name=name,
             host=host,
+            dashboard_address=f"{host}:0",
             nthreads=offer.jobs,
             resources=offer.resources(digest),
             memory_limit=0,  # guests are no memory of its own

@@ -54,6 +54,15 @@ def test_a_claim_of_the_dead_is_overtaken(claims: Claims) -> None:
     assert claims.store.names("claims") == []
 
 
+def test_who_waits_can_be_ended(claims: Claims) -> None:
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    claims.store.write("claims/kernel-key.0", {"by": "another", "beat": 1})
+    with pytest.raises(KeyboardInterrupt):
+        Claims(claims.store, pause=stop).once(NAME, _never)
+
+
 def test_of_two_that_overtake_one_makes_it(claims: Claims) -> None:
     claims.store.write("claims/kernel-key.0", {"by": "the dead", "beat": 7})
     made: list[int] = []
