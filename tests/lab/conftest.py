@@ -182,10 +182,10 @@ class SmallLab:
         said = yaml.safe_load(file.read_text()) | {"nightly": content}
         file.write_text(yaml.safe_dump(said, sort_keys=False))
 
-    def night(self, *words: str) -> Started:
+    def night(self, *words: str, env: dict[str, str] | None = None) -> Started:
         """`vfio-lab nightly` with these words; it has no folder of its own."""
         argv = ["lab", "nightly", "--no-update", *words]
-        return self._start(argv, ("--out",), None)
+        return self._start(argv, ("--out",), env)
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> Started:
         """`vfio-lab run` with these words behind it; in one process unless they say otherwise."""
