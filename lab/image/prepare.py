@@ -145,7 +145,8 @@ def _of_file(name: str, initramfs: Path) -> Image:
     known = initramfs.parent / PROVENANCE
     if known.is_file():
         entry = Entry("image", initramfs.parent.name, initramfs.parent)
-        return Image(name, initramfs, entry.provenance["key"], entry.provenance)
+        known_as = entry.provenance.get("name", name)
+        return Image(known_as, initramfs, entry.provenance["key"], entry.provenance)
     digest = hash_of_file(initramfs)
     return Image(name, initramfs, digest[:24], {"sha256": digest})
 

@@ -132,6 +132,6 @@ def test_an_initramfs_is_taken_as_it_is(lab: Lab, tmp_path: Path) -> None:
     assert elsewhere.provenance["sha256"].startswith(elsewhere.key)
     (tmp_path / "provenance.json").write_text(json.dumps({"key": "abc", "name": "minimal"}))
     image = prepare(str(file), lab, cache, progress)
-    assert (image.key, image.provenance["name"]) == ("abc", "minimal")
+    assert (image.key, image.name) == ("abc", "minimal")
     with pytest.raises(ConfigurationError, match="unknown image"):
         prepare(str(tmp_path / "none"), lab, cache, progress)

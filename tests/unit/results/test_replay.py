@@ -192,6 +192,17 @@ def test_what_is_written_is_read(scene: Scene, tmp_path: Path) -> None:
         RunFolder(tmp_path / "none").read_replay()
 
 
+def test_on_another_machine_it_names_what_is_there(scene: Scene, tmp_path: Path) -> None:
+    elsewhere = replace(scene.replay.kernel, path=Path("/mine/bzImage"))
+    moved = replace(scene.replay, kernel=elsewhere).moved(
+        lab=tmp_path, package=tmp_path, python=Path("/python"), cache=Path("/cache")
+    )
+    assert moved.kernel == elsewhere
+    assert moved.image.path == Path("/cache/image/def/initramfs")
+    assert moved.agent.path == Path("/cache/agent/0/agent")
+    assert (moved.lab, moved.python, moved.cache) == (tmp_path, Path("/python"), Path("/cache"))
+
+
 def test_how_a_kernel_is_made_again(tmp_path: Path) -> None:
     assert "--kernel v6.12+kasan;" in rebuilt({"name": "v6.12+kasan"}, "abc")
     patched = {
