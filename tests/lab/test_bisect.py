@@ -86,6 +86,7 @@ def bugs(tmp_path: Path) -> Callable[..., Path]:
             image["recipe"] = str(ROOT / image["recipe"])
         content["suites"] = {"bugs": {"tests": "bugs"}}
         content["run"]["suites"] = ["bugs"]
+        del content["nightly"]  # it is of other suites
         folder = root / "bugs" / "kept"
         folder.mkdir(parents=True)
         (root / "kernels").symlink_to(ROOT / "kernels")
