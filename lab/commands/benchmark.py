@@ -3,7 +3,19 @@
 
 from collections.abc import Callable, Sequence
 
-from lab.bench import agent, boot, guests, history, night, page, pool, series, variants, workers
+from lab.bench import (
+    agent,
+    boot,
+    fleet,
+    guests,
+    history,
+    night,
+    page,
+    pool,
+    series,
+    variants,
+    workers,
+)
 from lab.bench.figures import Measured, print_json, show
 from lab.cell import Choice
 from lab.config import Lab, known
@@ -11,6 +23,7 @@ from lab.config import Lab, known
 _BENCHMARKS: dict[str, Callable[[Lab, Choice, int], Sequence[Measured]]] = {
     "boot": boot.measure,
     "agent": agent.measure,
+    "fleet": fleet.measure,
     "guests": guests.measure,
     "history": history.measure,
     "night": night.measure,
