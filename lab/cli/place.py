@@ -95,9 +95,10 @@ def bench(
         str | None,
         typer.Argument(
             help="boot: to an agent, and to the first test; agent: a round trip; pool: the wait "
-            "for a new guest; workers: one and more; guests: 200 in a row; night: a matrix; page: "
-            "100 nights as HTML; history: questions to a million verdicts; fleet: one's nights; "
-            "series: a patch; variants: what --kernel K+VARIANT is slower by. None: the first four."
+            "for a new guest; workers: one and more; guests: 200 in a row; series: a patch; "
+            "variants: what --kernel K+VARIANT is slower by; cells: a matrix; fleet: the same on "
+            "Dask; page: 100 nights as HTML; history: a million verdicts; night: these four. "
+            "None: the first four."
         ),
     ] = None,
     lab_folder: LabFolder = None,

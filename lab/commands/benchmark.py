@@ -22,26 +22,31 @@ from lab.config import Lab, known
 
 _BENCHMARKS: dict[str, Callable[[Lab, Choice, int], Sequence[Measured]]] = {
     "boot": boot.measure,
+    "cells": night.measure,
     "agent": agent.measure,
     "fleet": fleet.measure,
     "guests": guests.measure,
     "history": history.measure,
-    "night": night.measure,
     "page": page.measure,
     "pool": pool.measure,
     "workers": workers.measure,
     "series": series.measure,
     "variants": variants.measure,
 }
-_ALL = ("boot", "agent", "pool", "workers")  # of what takes minutes each
+_SEVERAL = {
+    None: ("boot", "agent", "pool", "workers"),  # of what takes minutes each
+    "night": ("cells", "fleet", "page", "history"),
+}
 
 
 def measure(lab: Lab, choice: Choice, what: str | None, rounds: int, *, as_json: bool) -> None:
-    """Run one benchmark, or those that say what guests and tests cost, and print the figures.
+    """Run one benchmark, or several, and print the figures: without a name those that say what
+    guests and tests cost.
 
     Raises ConfigurationError for an unknown one.
     """
-    names = [known("benchmark", what, _BENCHMARKS)] if what else _ALL
+    every = [*_BENCHMARKS, *filter(None, _SEVERAL)]
+    names = _SEVERAL.get(what) or [known("benchmark", str(what), every)]
     found = {}
     for name in names:
         found[name] = _BENCHMARKS[name](lab, choice, rounds)
