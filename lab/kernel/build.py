@@ -198,6 +198,7 @@ def export_headers(make: Sequence[str], objects: Path, include: Path) -> None:
     """Make the user-space API and move it to `include`."""
     run([*make, f"-j{_jobs()}", "headers"])
     made = Path("usr", "include")
+    include.mkdir(exist_ok=True)  # a sandbox is told of it, also where there is no header
     for header in sorted((objects / made).rglob("*.h")):
         target = include / header.relative_to(objects / made)
         target.parent.mkdir(parents=True, exist_ok=True)
