@@ -7,8 +7,8 @@ from urllib.parse import quote
 from lab.config import Lab
 from lab.errors import ConfigurationError
 from lab.history.store import History
+from lab.nightly.night import nights
 from lab.page.serve import Server, Source
-from lab.results.folder import runs
 
 
 def serve(lab: Lab, port: int, night: str | None) -> None:
@@ -18,13 +18,12 @@ def serve(lab: Lab, port: int, night: str | None) -> None:
     taken.
     """
     opened = partial(History.opened, lab.nightly.history if lab.nightly else None)
-    nights = runs().parent / "nights"
     with opened() as history:
         known = history.nights()
-    if night and night not in known and not (nights / night).is_dir():
+    if night and night not in known and not (nights() / night).is_dir():
         newest = f"the newest is {known[0]}" if known else "`vfio-lab nightly` makes one"
         raise ConfigurationError(f"there is no night {night}", hint=newest)
-    with Server(Source(nights, opened), port) as server:
+    with Server(Source(nights(), opened), port) as server:
         # it may be that nobody reads it on a terminal
         print(server.url + (f"{quote(night)}/" if night else ""), flush=True)
         server.serve_forever()

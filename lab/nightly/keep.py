@@ -14,7 +14,8 @@ from lab.cache import size_of
 from lab.config.nightly import Keep
 from lab.errors import ConfigurationError
 from lab.history.model import News
-from lab.nightly.night import FILE, read
+from lab.nightly.night import read
+from lab.page.running import NIGHT
 from lab.results.folder import LATEST
 from lab.units import bytes_in, seconds_in
 
@@ -114,7 +115,7 @@ def _started(path: Path) -> float | None:
 
 def _has_ended(night: Path) -> bool:
     try:
-        return bool(read(night / FILE).ended)
+        return bool(read(night / NIGHT).ended)
     except ConfigurationError:
         return False
 

@@ -23,10 +23,10 @@ from filelock import FileLock, Timeout
 from lab.errors import ConfigurationError
 from lab.history.model import CellKey
 from lab.nightly.carrier import CELLS, Order, Outcome
+from lab.page.running import NIGHT
 from lab.results.folder import RunFolder, runs
 from lab.results.record import RunRecord, Written
 
-FILE = "night.json"
 SERIES = "series"
 _LOCK = ".lock"
 
@@ -87,7 +87,7 @@ class Night(Written):
     @classmethod
     def unfinished(cls) -> "Night":
         """The newest, to go on with. Raises ConfigurationError where it is at its end."""
-        found = [read(folder) for folder in sorted(nights().glob(f"*/{FILE}"))]
+        found = [read(folder) for folder in sorted(nights().glob(f"*/{NIGHT}"))]
         if not found or found[-1].ended:
             raise ConfigurationError(
                 "no night was interrupted" if found else "there was no night yet",
@@ -101,7 +101,7 @@ class Night(Written):
 
     def write(self) -> None:
         """Put it on disk."""
-        self.save(self.folder / FILE)
+        self.save(self.folder / NIGHT)
 
     def finish(self) -> None:
         """It has come to its end, and all is told."""

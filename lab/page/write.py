@@ -7,8 +7,6 @@ A page loads nothing: its style, its script and its data are in it, and its poli
 import base64
 import gc
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -19,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from lab.errors import InfrastructureError
+from lab.files import replace
 from lab.history.store import History
 from lab.page import plot
 from lab.page.night import Night
@@ -58,9 +57,9 @@ def _write(history: History, folder: Path, names: Sequence[str], progress: Progr
             for number, name in enumerate(names):
                 if (folder / name).is_dir():
                     page = night_page(Night.of(history, folder, name, trends))
-                    _replace(folder / name / INDEX, page)
+                    replace(folder / name / INDEX, page)
                 step.advance(number + 1, len(names))
-            _replace(folder / INDEX, index_page(trends))
+            replace(folder / INDEX, index_page(trends))
         except OSError as error:
             words = f"{error.filename}: cannot be written: {error.strerror}"
             raise InfrastructureError(words) from error
@@ -136,15 +135,3 @@ def _no_collection() -> Iterator[None]:
 def _printable(value: object) -> object:
     """What a template shows is others' words: fit to be shown, then escaped, unless it is HTML."""
     return value if isinstance(value, Markup | int | float) else printable(str(value))
-
-
-def _replace(file: Path, text: str) -> None:
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-    try:
-        with open(handle, "w", encoding="utf-8") as opened:  # noqa: PTH123 (it is a descriptor)
-            os.fchmod(handle, 0o644)  # mkstemp's files are private; a page is not
-            opened.write(text)
-        Path(draft).replace(file)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

@@ -19,7 +19,6 @@ import itertools
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from typing import Any
 import platformdirs
 
 from lab.errors import ConfigurationError, InfrastructureError
+from lab.files import replace
 from lab.proc import room_in
 from lab.results.junit import junit
 from lab.results.ktap import ktap
@@ -115,17 +115,17 @@ class RunFolder:
         Raises InfrastructureError where the folder cannot be written, as on a full disk.
         """
         with self._writing("the results"):
-            self._replace(RESULTS, _json(record.to_json()))
-            self._replace(JUNIT, junit(record))
-            self._replace(KTAP, ktap(record))
-            self._replace("kernel.json", _json(record.kernel))
-            self._replace("image.json", _json(record.image))
+            replace(self.path / RESULTS, _json(record.to_json()))
+            replace(self.path / JUNIT, junit(record))
+            replace(self.path / KTAP, ktap(record))
+            replace(self.path / "kernel.json", _json(record.kernel))
+            replace(self.path / "image.json", _json(record.image))
 
     def write_replay(self, replay: Replay) -> None:
         """Write how the run is repeated. Raises InfrastructureError as `write` does."""
         with self._writing(SCRIPT):
-            self._replace(ORDERS, _json(replay.to_json()))
-            self._replace(SCRIPT, replay.script(), mode=0o755)
+            replace(self.path / ORDERS, _json(replay.to_json()))
+            replace(self.path / SCRIPT, replay.script(), mode=0o755)
 
     def write_series(self, mail: bytes) -> None:
         """Write the patches of the kernel, as mail. Raises InfrastructureError as `write` does."""
@@ -162,17 +162,6 @@ class RunFolder:
         except OSError as error:
             words = f"{self.path}: {what} cannot be written: {error.strerror}"
             raise InfrastructureError(words) from error
-
-    def _replace(self, name: str, text: str, *, mode: int = 0o644) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}-")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 (it is a descriptor)
-                os.fchmod(handle, mode)  # mkstemp's files are private; a report is not
-                file.write(text)
-            Path(temporary).replace(self.path / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 def runs() -> Path:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lab.contract import Mode
 from lab.errors import ConfigurationError
+from lab.files import replace
 from lab.results.verdict import Verdict, worst
 
 SCHEMA = 1
@@ -42,9 +43,7 @@ class Written:
 
     def save(self, file: Path) -> None:
         """Write it to a file: a reader sees the old one or the new one. Raises OSError."""
-        temporary = file.with_name(f".{file.name}")
-        temporary.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-        temporary.replace(file)
+        replace(file, json.dumps(self.to_json(), indent=1) + "\n")
 
     @classmethod
     @cache

@@ -296,5 +296,4 @@ def test_guests_in_a_row_leave_nothing(
     print(f"{count} guests, {grown:.0f} KiB each")
     assert after.but_memory == before.but_memory
     assert not qemus(tmp_path)
-    # of a few most is the allocator's mood (2.5 MiB were seen); an image that stayed is 6 MiB
-    assert grown < (200 if count >= 50 else 5000)
+    assert grown < (200 if count >= 50 else 2000)

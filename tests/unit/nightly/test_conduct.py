@@ -9,7 +9,8 @@ import pytest
 from lab.errors import ConfigurationError
 from lab.history.model import CellKey
 from lab.nightly.carrier import Order
-from lab.nightly.night import FILE, Night, State, alone
+from lab.nightly.night import Night, State, alone
+from lab.page.running import NIGHT
 from lab.results.record import Trouble
 from lab.results.verdict import Verdict
 from tests.unit.nightly.conftest import BUGS, CONTRACT, NEXT, Script, Stage, a_run
@@ -153,7 +154,7 @@ def test_a_night_at_its_end_is_not_resumed(stage: Stage) -> None:
 def test_its_file_is_read_as_it_was_written(stage: Stage) -> None:
     night = stage.night(CONTRACT)
     stage.conduct(night, Script({CONTRACT: [a_run(KEPT)]}))
-    assert Night.from_json(json.loads((night.folder / FILE).read_text())) == night
+    assert Night.from_json(json.loads((night.folder / NIGHT).read_text())) == night
 
 
 @pytest.mark.usefixtures("stage")

@@ -12,7 +12,8 @@ from lab.config.nightly import Keep
 from lab.history.model import CellKey, Change, News
 from lab.nightly import keep as module
 from lab.nightly.keep import Gone, clean, clean_runs, unlinked
-from lab.nightly.night import FILE, Night
+from lab.nightly.night import Night
+from lab.page.running import NIGHT as FILE
 
 DAY = 86400
 NOW = time.mktime(time.strptime("2026-11-28", "%Y-%m-%d"))
