@@ -149,7 +149,8 @@ class Cell:
         self._loop = Loop()
         memory = AcceleratorMemory(cache, self.parts.qemu)
         self._hypervisor = Hypervisor(self.parts.qemu, memory, self._loop)
-        self._pool = Pool(self._boot, Testbed.close, unused)
+        self._unused = unused
+        self._pool = Pool(self._boot, Testbed.close, self._not_taken)
         self._testbed: Testbed | None = None
         self._worker = worker
         self._booted = 0
@@ -188,6 +189,7 @@ class Cell:
         self._testbed = self._pool.take(wanted)
         if not self._testbed.guest.alive:
             raise self._testbed.guest.why_lost("while it waited for a test")
+        self._testbed.guest.resume()
         return self._testbed
 
     def discard(self) -> None:
@@ -233,7 +235,13 @@ class Cell:
             machine_name=machine_name,
             stretch=stretch,
             announce=self._announce if self.choice.doors else None,
+            paused=not self.choice.doors,  # through which somebody may have come in already
         )
+
+    def _not_taken(self, testbed: Testbed) -> None:
+        if testbed.guest.alive:
+            testbed.guest.resume()
+        self._unused(testbed)
 
     def _announce(
         self, guest: Guest, machine_name: str, devices: Mapping[str, Device]

@@ -55,9 +55,11 @@ class Testbed:
         machine_name: str,
         stretch: float,
         announce: Announce | None = None,
+        paused: bool = False,
     ) -> Self:
         """A new guest, made ready: what it leaves lies in `folder`. What `announce` returns lasts
-        as long as it does. Raises what `guest.boot` and `Condition.of` raise."""
+        as long as it does. One that is `paused` waits for `guest.resume()`. Raises what
+        `guest.boot` and `Condition.of` raise."""
         machine = order.machine
         with ExitStack() as stack:
             guest = stack.enter_context(boot(order, hypervisor, folder, deadline))
@@ -67,16 +69,18 @@ class Testbed:
             hands = stack.enter_context(own)
             devices = _with_drivers(guest, hands, machine)
             made_ready = trace.take()
-            unused = Condition.of(hands, devices)
+            unused, leaks = Condition.of(hands, devices), Leaks(hands)
             trace.take()  # what was only looked at
             if announce:
                 stack.enter_context(announce(guest, machine_name, devices))
+            if paused:
+                guest.pause()
             return cls(
                 guest=guest,
                 hands=hands,
                 devices=devices,
                 unused=unused,
-                leaks=Leaks(hands),
+                leaks=leaks,
                 number=number,
                 machine_name=machine_name,
                 machine=machine,

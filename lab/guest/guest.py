@@ -108,6 +108,16 @@ class Guest:
         """Where its console, its command line and its QEMU's log are."""
         return self.console.path.parent
 
+    def pause(self) -> None:
+        """Let its processors and its clock stand until it is resumed, if they are emulated: their
+        ticks cost the host 6 % of a processor while nothing happens. Raises GuestLost."""
+        if self.accelerator is Accelerator.TCG:
+            self.monitor.execute("stop")
+
+    def resume(self) -> None:
+        """Let it run, whether or not it was paused. Raises GuestLost."""
+        self.monitor.execute("cont")
+
     def faults(self) -> list[DmarFault]:
         """Every DMA that the IOMMU has blocked so far, in order."""
         pattern = r"^vtd_dmar_fault sid 0x(\w+) fault \d+ addr 0x(\w+) write (\d)$"

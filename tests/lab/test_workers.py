@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.cell import Cell
+from lab.guest import Accelerator
 
 if TYPE_CHECKING:
     from tests.lab.conftest import SmallLab
@@ -32,7 +33,8 @@ from lab.testing import on_machine, raises_errno
 def test_the_next_guest_is_ready(
     new_cell: Callable[..., Cell], wait_until: Callable[..., bool]
 ) -> None:
-    """It has booted while the first one was in use, and takes its place at once."""
+    """It has booted while the first one was in use, and takes its place at once. Meanwhile it takes
+    no processor from the tests."""
     cell = new_cell()
     first = cell.testbed()
     cell.expect(cell.machine_name)
@@ -42,6 +44,9 @@ def test_the_next_guest_is_ready(
     coming = cell._pool._coming  # noqa: SLF001
     assert coming
     assert wait_until(coming.done, 60.0)
+    waiting = coming.result().guest
+    state = "paused" if waiting.accelerator is Accelerator.TCG else "running"
+    assert waiting.monitor.execute("query-status")["status"] == state
     first.guest.monitor.execute("quit")
     assert wait_until(lambda: not first.guest.alive, 10.0)
     started = time.monotonic()
