@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lab.cell import Choice
+from lab.cache import Cache
+from lab.cell import Choice, prepare_kernel
 from lab.config import Lab
 from lab.errors import InfrastructureError
+from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.record import RunRecord
 
@@ -23,10 +25,12 @@ def of(
     plugin: str | None = None,
     lost_every: int | None = None,
 ) -> RunRecord:
-    """The record of a `vfio-lab run`, with a plugin for pytest.
+    """The record of a `vfio-lab run`, with a plugin for pytest. Its kernel is built before, where
+    that can be seen.
 
     Raises InfrastructureError where anything fails but each so many-th test, which loses its guest.
     """
+    prepare_kernel(lab, choice, Cache.of_user(), Progress())
     argv = [sys.executable, "-P", "-m", "lab", "run", "--lab", str(lab.root), "--json"]
     argv += ["--kernel", choice.kernel] if choice.kernel else []
     argv += ["--machine", choice.machine] if choice.machine else []
