@@ -86,7 +86,12 @@ def _parsed(data: bytes) -> EmailMessage:
 
 
 def _identified(number: int, letter: EmailMessage) -> EmailMessage:
-    if not letter["Message-Id"]:
+    try:
+        known = letter["Message-Id"]
+    except (LookupError, AttributeError):  # over some that are none Python's own parser falls
+        del letter["Message-Id"]
+        known = None
+    if not known:
         digest = hashlib.sha256(letter.as_bytes()).hexdigest()[:16]
         letter["Message-Id"] = f"<{number:04}-{digest}{MADE_UP}>"
     return letter

@@ -150,7 +150,8 @@ def _quiet_b4() -> Iterator[None]:
             "b4 refuses this mail: it holds Unicode control characters that hide what it says",
             hint="look at it with `b4 am`",
         ) from error
-    except ValueError as error:  # of a date that is none, for one
+    # of a date that is none, for one; over some addresses Python's own parser falls
+    except (ValueError, LookupError, AttributeError) as error:
         raise ConfigurationError(f"b4 cannot read this mail: {error}") from error
     finally:
         b4.can_network = before

@@ -17,7 +17,7 @@ _PREFIX = re.compile(r"^(\s*(\[[^]]*\]|re:|fwd?:))*\s*", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
 _LONGEST = 60  # characters of a name
 _IDS = re.compile(r"<[^<>\s]+>")
-_DIFF = re.compile(r"^(diff --git |@@ -\d)", re.MULTILINE)
+_DIFF = re.compile(rb"^(diff --git |@@ -\d)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def _answers(letter: EmailMessage) -> bool:
 
 def _is_patch(letter: EmailMessage) -> bool:
     body = letter.get_body(preferencelist=("plain",))
-    return bool(body and _DIFF.search(str(body.get_content())))
+    content = body.get_payload(decode=True) if body else None
+    # bytes: what it says of its characters need not be true, nor known to anybody
+    return isinstance(content, bytes) and bool(_DIFF.search(content))
 
 
 def _named(text: str) -> str:

@@ -5,6 +5,8 @@ import mailbox
 from email.message import EmailMessage
 from pathlib import Path
 
+import pytest
+
 from lab.config.nightly import Drop
 from lab.nightly.drops import collect, threads
 
@@ -111,3 +113,26 @@ def test_a_thread_is_found_whatever_the_order_of_its_mails() -> None:
     ]
     subjects = [[str(mail["Subject"]) for mail in thread] for thread in threads(mails)]
     assert sorted(subjects) == [["a", "c", "b"], ["other"]]
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        (b"Content-Type", b'text/plain; charset="no-such"'),
+        (b"Content-Type", b"text/plain; charset*=''%%"),
+        (b"Message-Id", b"<"),
+        (b"Message-Id", b"<a@[>"),
+        (b"From", b"<"),
+    ],
+)
+def test_a_mail_that_no_reader_foresaw_hinders_no_other(
+    tmp_path: Path, header: bytes, value: bytes
+) -> None:
+    """Anybody can send one to a list; Python's parser raises what it likes for these."""
+    maildir(tmp_path / "box", letter("[PATCH] vfio: a", "1"))
+    odd = letter("[PATCH] odd", "2").as_bytes()
+    start = odd.index(header + b": ")
+    odd = odd[:start] + header + b": " + value + odd[odd.index(b"\n", start) :]
+    (tmp_path / "box" / "new" / "odd").write_bytes(odd)
+    found, _ = collect([Drop(drop=tmp_path / "box", kernels=("v6.12",))], Path("/"))
+    assert "vfio-a" in [each.name for each in found]
