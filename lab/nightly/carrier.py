@@ -2,7 +2,7 @@
 """Who runs a night's cells: processes of this host, or a fleet (`lab.fleet`)."""
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,8 @@ class Carrier(AbstractContextManager["Carrier"], Protocol):
 
     def carry(self, order: Order) -> Future[Outcome]:
         """Have it run. When the future is done the run's folder is in the night's, whole, with all
-        that it left; the future raises nothing that the run did."""
+        that it left. The future raises nothing that the run did; it is cancelled, or raises
+        CancelledError, where the end of the block came before there were any results."""
 
 
 class LocalCarrier(Carrier):
@@ -104,4 +105,6 @@ class LocalCarrier(Carrier):
                 pass
         if (out / RESULTS).exists():
             return Outcome(order)
+        if self._stopped.is_set():
+            raise CancelledError
         return Outcome(order, f"the run left no results: see {out}.log")

@@ -17,7 +17,6 @@ from lab.nightly.night import Night, State
 from lab.nightly.runs import cell_run
 from lab.progress import Progress, Step
 from lab.results.record import RunRecord
-from lab.text import printable
 from lab.trial.runs import MOST_AGAIN, words_for
 
 _TIME_IS_UP = "the night's time was up"
@@ -63,16 +62,7 @@ class Conductor:
         except KeyboardInterrupt:
             self._put_back()
             raise
-        # the carrier has ended what was still running: what it found until then counts
-        for future, order in self._running.items():
-            try:
-                self._finished(order, future.result(timeout=0), cut=True)
-            except (CancelledError, TimeoutError):
-                self._mark(order.cell, State.LEFT, _TIME_IS_UP)
-        self._running.clear()
-        for planned in self.night.cells:
-            if planned.state is State.WAITING:
-                self._mark(planned.cell, State.LEFT, _TIME_IS_UP)
+        self._close()
         self.night.spent = before + time.monotonic() - started
         self.night.write()
 
@@ -80,7 +70,7 @@ class Conductor:
         """What is not done with yet, in its turn; also that which an interruption cut."""
         for planned in self.night.cells:
             whole = order_for(self.lab, self.night.name, planned.cell)
-            if whole.name not in self.night.outcomes:
+            if whole.name not in self.night.outcomes or planned.state is State.RUNNING:
                 if planned.state is not State.WAITING:
                     self._mark(planned.cell, State.WAITING)
                 self._waiting.append(whole)
@@ -88,6 +78,19 @@ class Conductor:
                 record = self.night.run_folder(whole).read()
                 self._proven.add((whole.kernel, whole.cell.series))
                 self._waiting[:0] = self._again(planned.cell, record)
+
+    def _close(self) -> None:
+        """The carrier has ended what was still running: what it found until then counts."""
+        for future, order in self._running.items():
+            try:
+                self._finished(order, future.result(timeout=0), cut=True)
+            except (CancelledError, TimeoutError):
+                if not order.attempt:  # else the cell has its verdicts
+                    self._mark(order.cell, State.LEFT, _TIME_IS_UP)
+        self._running.clear()
+        for planned in self.night.cells:
+            if planned.state is State.WAITING:
+                self._mark(planned.cell, State.LEFT, _TIME_IS_UP)
 
     def _put_back(self) -> None:
         for order in self._running.values():
@@ -117,12 +120,14 @@ class Conductor:
         return (expected or 0.0) <= deadline.left
 
     def _finished(self, order: Order, outcome: Outcome, *, cut: bool = False) -> None:
-        self.night.outcomes[order.name] = outcome
         if outcome.trouble:
+            self.night.outcomes[order.name] = outcome
             self._failed(order, outcome.trouble)
             return
         record = self.night.run_folder(order).read()
         self.history.add(cell_run(order, record, self.version), record)
+        self.night.outcomes[order.name] = outcome  # what is interrupted before this is run again
+        cut = cut and not record.finished
         if order.attempt:
             self.progress.say(f"{order.cell}, again: {_summary(record)}")
             self.night.write()
@@ -143,7 +148,7 @@ class Conductor:
 
     def _failed(self, order: Order, trouble: str, status: int = 2) -> None:
         """What is not built, or does not boot, is not tried in its other cells."""
-        self.progress.say(printable(f"{order.cell}: {trouble}"))
+        self.progress.say(f"{order.cell}: {trouble}")
         if order.attempt:
             self.night.write()
             return

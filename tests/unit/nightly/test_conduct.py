@@ -2,15 +2,20 @@
 """A night under way: whose turn it is, what is run again, what an end costs."""
 
 import json
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from lab.errors import ConfigurationError
 from lab.history.model import CellKey
-from lab.nightly.carrier import Order
-from lab.nightly.night import Night, State, alone
+from lab.nightly import carrier
+from lab.nightly.carrier import LocalCarrier, Order, Outcome
+from lab.nightly.night import Night, State, alone, nights
 from lab.page.running import NIGHT
+from lab.results.folder import RunFolder
 from lab.results.record import Trouble
 from lab.results.verdict import Verdict
 from tests.unit.nightly.conftest import BUGS, CONTRACT, NEXT, Script, Stage, a_run
@@ -108,6 +113,64 @@ def test_the_budget_ends_what_runs(stage: Stage) -> None:
     stage.conduct(night, Script({CONTRACT: [None]}))
     assert states(night) == [State.LEFT, State.LEFT]
     assert night.spent >= 0.1
+
+
+def test_what_is_cut_while_it_is_run_again_has_its_verdicts(stage: Stage) -> None:
+    night = stage.night(CONTRACT, budget=0.3)
+    stage.conduct(night, Script({CONTRACT: [a_run(KEPT, BROKEN), None]}))
+    assert [(each.state, each.status, each.why) for each in night.cells] == [(State.TESTED, 1, "")]
+
+
+@pytest.mark.parametrize(("finished", "why"), [(True, ""), (False, "the night's time was up")])
+def test_what_a_run_found_until_the_end_counts(stage: Stage, finished: bool, why: str) -> None:
+    class Late(Script):
+        """Ends what runs as the night ends."""
+
+        def carry(self, order: Order) -> Future[Outcome]:
+            self.order, self.future = order, super().carry(order)
+            return self.future
+
+        def __exit__(self, *_: object) -> None:
+            folder = nights() / self.order.night / "cells" / self.order.name
+            folder.mkdir()
+            RunFolder(folder).write(replace(a_run(KEPT), finished=finished))
+            self.future.set_result(Outcome(self.order))
+
+    night = stage.night(CONTRACT, budget=0.1)
+    stage.conduct(night, Late({CONTRACT: [None]}))
+    assert [(each.state, each.why) for each in night.cells] == [(State.TESTED, why)]
+    assert [row.verdict for row in stage.history.tests(night.name)] == [KEPT]
+
+
+def test_who_is_ended_without_results_is_nobodys_fault(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that is still being built, for one."""
+    monkeypatch.setattr(
+        carrier, "run_of", lambda *_: nullcontext(Mock(**{"poll.return_value": None}))
+    )
+    night = stage.night(CONTRACT, BUGS, budget=0.1)
+    stage.conduct(night, LocalCarrier(stage.lab, nights(), 1))
+    assert states(night) == [State.LEFT, State.LEFT]
+    assert [each.status for each in night.cells] == [0, 0]
+
+
+def test_an_interruption_while_verdicts_are_kept_loses_none(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    night = stage.night(CONTRACT, NEXT)
+    says = {CONTRACT: [a_run(KEPT)], NEXT: [a_run(KEPT, cell=NEXT)]}
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.history, "add", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stage.conduct(night, Script(says, jobs=2))
+    rest = Night.unfinished()
+    stage.conduct(rest, Script(says, jobs=2))
+    assert states(rest) == [State.TESTED, State.TESTED]
+    assert len(stage.history.tests(night.name)) == 2
 
 
 def test_an_interruption_loses_only_what_was_under_way(stage: Stage) -> None:
