@@ -52,11 +52,15 @@ def tell(lab: Lab, nightly: Nightly, night: Night, history: History, progress: P
     planned = [each.cell for each in night.cells if each.state is not State.LEFT]
     news = news_of(history, night.name, planned=planned)
     if nightly.bisect:
-        news = bisected(lab, night, history, news, progress)
-    (night.folder / NEWS).write_text(_json([each.to_json() for each in news]))
+        with _trouble_of(night, progress):
+            news = bisected(lab, night, history, news, progress)
+    with _trouble_of(night, progress):
+        (night.folder / NEWS).write_text(_json([each.to_json() for each in news]))
     with _trouble_of(night, progress):
         write_pages(history, nights(), night.name, progress)
-    records = {order.name: record for order, record in night.records()}
+    records: dict[str, RunRecord] = {}
+    with _trouble_of(night, progress):
+        records |= {order.name: record for order, record in night.records()}
     for name, text in _formats(records, nightly.link, night.name).items():
         with _trouble_of(night, progress):
             (night.folder / name).write_text(text())

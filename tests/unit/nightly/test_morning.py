@@ -3,6 +3,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from lab.config.nightly import Nightly
+from lab.history.model import Change, News
 from lab.nightly import morning
 from lab.nightly.morning import Morning, tell
 from lab.nightly.night import Night, State
@@ -63,6 +65,29 @@ def test_one_way_that_fails_silences_no_other(
     assert (night.folder / "junit.xml").exists()
     assert "a fault in the page" in (night.folder / "mail.txt").read_text()
     assert found.status == 2, "somebody has to mend the lab"
+
+
+def test_a_bisection_that_fails_silences_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> tuple[News, ...]:
+        raise ValueError("'{' is not in list")
+
+    monkeypatch.setattr(morning, "bisected", fail)
+    night = a_night(stage, KEPT, BROKEN)
+    found = told(stage, night)
+    assert [each.change for each in found.news] == [Change.BROKEN]
+    assert "'{' is not in list" in night.trouble[0]
+    assert "1 newly broken" in (night.folder / "mail.txt").read_text()
+
+
+def test_a_run_that_somebody_has_removed_silences_no_other(stage: Stage) -> None:
+    night = a_night(stage, KEPT, BROKEN)
+    shutil.rmtree(night.folder / "cells" / "v6.12--vtd--bugs")
+    found = told(stage, night)
+    assert "v6.12--vtd--bugs" in night.trouble[0]
+    assert "1 newly broken" in (night.folder / "mail.txt").read_text()
+    assert found.status == 2
 
 
 @pytest.mark.parametrize(
