@@ -30,7 +30,7 @@ def send(letter: EmailMessage, via: str) -> None:
     if via == "sendmail":
         _by_program(letter)
     elif via != "file":
-        _by_server(letter, urlsplit(via))
+        _by_server(letter, _server(via))
 
 
 def _by_program(letter: EmailMessage) -> None:
@@ -64,13 +64,19 @@ def _by_server(letter: EmailMessage, server: SplitResult) -> None:
         raise InfrastructureError(f"{server.netloc} refused it for {', '.join(sorted(refused))}")
 
 
+def _server(via: str) -> SplitResult:
+    try:
+        server = urlsplit(via)
+        _ = server.port  # which is not looked at before it is asked for
+    except ValueError as error:
+        raise ConfigurationError(f"{via}: {error}") from None
+    return server
+
+
 @contextmanager
 def _connected(server: SplitResult) -> Iterator[smtplib.SMTP]:
     """A server that has been told who sends, if that is known."""
-    try:
-        host, port = server.hostname or "", server.port or 0  # 0 is the protocol's own
-    except ValueError as error:
-        raise ConfigurationError(f"{server.geturl()}: {error}") from None
+    host, port = server.hostname or "", server.port or 0  # 0 is the protocol's own
     context = _context(host)
     if server.scheme == "smtps":
         opened: smtplib.SMTP = smtplib.SMTP_SSL(host, port, timeout=_PATIENCE, context=context)

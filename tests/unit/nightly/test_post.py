@@ -2,6 +2,7 @@
 """Mail that leaves: to a program, and to real servers on this host."""
 
 import datetime
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -228,9 +229,10 @@ def test_a_server_that_is_not_there_is_told(letter: EmailMessage) -> None:
             send(letter, f"smtp://127.0.0.1:{port}")
 
 
-def test_what_is_no_port_is_the_user_s(letter: EmailMessage) -> None:
-    with pytest.raises(ConfigurationError, match="smtp://localhost:mail"):
-        send(letter, "smtp://localhost:mail")
+@pytest.mark.parametrize("via", ["smtp://localhost:mail", "smtp://[::1"])
+def test_what_is_no_address_is_the_user_s(letter: EmailMessage, via: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(via)):
+        send(letter, via)
 
 
 @pytest.fixture
