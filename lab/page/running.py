@@ -5,6 +5,7 @@ one last looked."""
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def state(nights: Path, night: str) -> str:
     digest = hashlib.sha256()
     for pattern in _WATCHED:
         for file in sorted((nights / night).glob(pattern)):
-            found = file.stat()
-            digest.update(f"{file} {found.st_mtime_ns} {found.st_size}\n".encode())
+            with suppress(FileNotFoundError):  # a run that makes way for the next
+                found = file.stat()
+                digest.update(f"{file} {found.st_mtime_ns} {found.st_size}\n".encode())
     return digest.hexdigest()[:16]

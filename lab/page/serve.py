@@ -15,6 +15,7 @@ browsers of one user, and a framework would bring more that has to be trusted th
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -39,6 +40,7 @@ _STATE = "/-/state/"
 _HTML, _TEXT = "text/html; charset=utf-8", "text/plain; charset=utf-8"
 # Keys of guests, dumps of their memory and whatever else lies there is nobody's to fetch.
 _SHOWN = {".json", ".ktap", ".log", ".mbox", ".sh", ".txt", ".xml"}
+_NOTHING = "there is no such page or file"
 _PART = 1 << 16  # bytes of a file that are sent at once
 _NIGHT = r"([^/.][^/]*)"  # a name that leads nowhere else
 _PAGE = re.compile(rf"/{_NIGHT}/(?:{re.escape(INDEX)})?")
@@ -81,12 +83,10 @@ class Source:
 
     def state(self, name: str | None) -> str:
         """As `lab.page.running.state`; of the newest night where there is no name."""
-        found = (folder.name for folder in self.nights.iterdir() if _named(folder))
-        return state(self.nights, name or max(found, default="none"))
-
-
-def _named(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".")
+        if not name:
+            found = self.nights.glob("[!.]*/")  # none where there was no night yet
+            name = max((folder.name for folder in found), default="none")
+        return state(self.nights, name)
 
 
 class Server(ThreadingHTTPServer):
@@ -106,6 +106,11 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.server_port}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes in the middle of an answer is nobody's news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -138,6 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._find(path)
         except LabError as error:
             self._say(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except ConnectionError:
+            raise
+        except (OSError, ValueError):  # no file can have that name, or it has just gone
+            self._say(HTTPStatus.NOT_FOUND, _NOTHING)
 
     def _names(self) -> tuple[str, ...]:
         port = self.server.server_port
@@ -153,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif file := self._source.file(path):
             self._send(file)
         else:
-            self._say(HTTPStatus.NOT_FOUND, "there is no such page or file")
+            self._say(HTTPStatus.NOT_FOUND, _NOTHING)
 
     def _say(self, status: HTTPStatus, text: str, kind: str = _TEXT) -> None:
         content = text.encode("utf-8", "replace")

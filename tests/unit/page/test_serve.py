@@ -3,6 +3,7 @@
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -89,6 +90,7 @@ def test_nothing_outside_of_the_nights_is_served(
         "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", f"/{name}/out.txt",
         f"/{name}/up/secret.txt", "//secret.txt", str(tmp_path / "secret.txt"), "/%00", "/../",
         "/%2e%2e/", "/-/state/..", "/-/state/%2e%2e%2f", "/..%2f/", f"/{name}/../../secret.txt",
+        "/%00/", f"/{'x' * 300}/", f"/{'x' * 300}.txt",
     ):  # fmt: skip
         status, text, _ = client.ask(path)
         assert status == 404, path
@@ -132,6 +134,26 @@ def test_night_that_has_just_begun_has_a_page(client: Client, scene: Scene) -> N
     (folder / "night.json").write_text(json.dumps({"cells": [], "trouble": []}))
     assert "No cell has been run yet." in client.get(f"/{folder.name}/")
     assert client.ask("/20991129T210000Z/")[0] == 404
+
+
+def test_before_the_first_night_there_is_a_page(scene: Scene, tmp_path: Path) -> None:
+    source = Source(tmp_path / "none", lambda: nullcontext(scene.history))
+    assert source.state(None) == source.state(None)
+
+
+def test_browser_that_goes_is_nobodys_news(
+    client: Client, scene: Scene, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = scene.folder / scene.names[-1] / "long.log"
+    log.write_bytes(b"x" * (64 << 20))
+    with socket.create_connection(("127.0.0.1", client.port)) as browser:
+        browser.sendall(
+            f"GET /{scene.names[-1]}/long.log HTTP/1.1\r\n"
+            f"Host: 127.0.0.1:{client.port}\r\n\r\n".encode()
+        )
+        browser.recv(1)
+    client.get("/")
+    assert capfd.readouterr().err == ""
 
 
 def test_port_that_is_taken_is_told(client: Client, scene: Scene) -> None:
