@@ -11,6 +11,7 @@ from lab.history.model import Change, News
 from lab.nightly.morning import Morning, counts
 from lab.nightly.night import Night, Planned, State
 from lab.results.layout import line, plain_table, shortened
+from lab.text import one_line, printable
 
 _MOST = 10  # news that a person reads in a terminal; all are on the page
 _STYLES = {
@@ -39,15 +40,16 @@ def show(morning: Morning, console: Console) -> None:
     night = morning.night
     table = _table("cell", "", "")
     for planned in night.cells:
-        table.add_row(shortened(str(planned.cell)), planned.state.value, shortened(planned.why))
+        why = shortened(one_line(planned.why))
+        table.add_row(shortened(str(planned.cell)), planned.state.value, why)
     console.print(table)
-    for each in _first(morning.news):
+    for each in morning.news[:_MOST]:
         mark = Text(f"{each.change.value}: ", style=_STYLES.get(each.change, "dim"))
-        line(console, mark + Text(_words(each)))
+        line(console, mark + Text(printable(_words(each))))
     if len(morning.news) > _MOST:
         line(console, Text(f"and {len(morning.news) - _MOST} more"))
     for trouble in night.trouble:
-        line(console, Text(f"trouble: {trouble}", style="magenta"))
+        line(console, Text(f"trouble: {printable(trouble)}", style="magenta"))
     told = ", ".join(f"{count} {kind}" for kind, count in counts(morning.news).items())
     line(console, Text(f"\n{summary(night)}; {told or 'nothing is new'}"))
     line(console, Text(f"page: {morning.page}"))
@@ -58,10 +60,6 @@ def summary(night: Night) -> str:
     states = [each.state for each in night.cells]
     found = ", ".join(f"{states.count(s)} {s.value}" for s in State if s in states)
     return f"{len(states)} cells: {found or 'none'}, in {night.spent:.0f} s"
-
-
-def _first(news: Sequence[News]) -> Sequence[News]:
-    return news[:_MOST]
 
 
 def _words(news: News) -> str:
