@@ -10,6 +10,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def send(store: Store, folder: Path, *, without: Collection[str] = ()) -> Parcel
 
 def receive(store: Store, parcel: Parcel, folder: Path) -> None:
     """Unpack one into an empty folder. Raises InfrastructureError for one that is damaged, or holds
-    anything but files below that folder; what it has unpacked until then stays."""
+    anything but files below that folder, and where these cannot be written; what it has unpacked
+    until then stays."""
     with _draft() as archive:
         store.download(parcel.name, archive)
         if hash_of_file(archive) != parcel.sha256:
@@ -61,7 +63,7 @@ def receive(store: Store, parcel: Parcel, folder: Path) -> None:
             with tarfile.open(archive, "r:gz") as tar:
                 for member in tar:
                     _unpack(tar, member, folder)
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, FileExistsError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise InfrastructureError(f"{store.url}: {parcel.name}: {error}") from error
 
 

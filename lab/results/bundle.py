@@ -20,6 +20,7 @@ import io
 import json
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -136,7 +137,7 @@ def unpack(archive: Path, place: Path) -> Bundle:
                     raise ConfigurationError(f"{archive}: '{member.name}' is not in its list")
                 _write(archive, tar, member, contents.files[member.name], place)
                 missing.remove(member.name)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ConfigurationError(f"{archive} is no bundle, or is damaged: {error}") from error
     except OSError as error:
         raise InfrastructureError(f"{archive}: {error.strerror or error}") from error

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What comes out of a parcel is what went in, and nothing anywhere else."""
 
+import errno
 import io
 import os
+import shutil
 import tarfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +57,32 @@ def test_a_damaged_one_is_refused(store: Store, folder: Path, tmp_path: Path) ->
         receive(store, parcel, tmp_path / "back")
     with pytest.raises(InfrastructureError, match="has no "):
         receive(store, replace(parcel, sha256="1" * 64), tmp_path / "back")
+
+
+def test_one_that_was_packed_damaged_is_refused(store: Store, tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        (member := tarfile.TarInfo("file")).size = 1 << 17
+        tar.addfile(member, io.BytesIO(bytes(1 << 17)))
+    packer = zlib.compressobj(wbits=31)
+    good = packer.compress(sink.getvalue()[: 1 << 16]) + packer.flush(zlib.Z_FULL_FLUSH)
+    (archive := tmp_path / "archive").write_bytes(good + b"\xff" * 100)
+    parcel = Parcel(hash_of_file(archive), archive.stat().st_size)
+    store.upload(archive, parcel.name)
+    with pytest.raises(InfrastructureError, match="invalid block type"):
+        receive(store, parcel, tmp_path / "back")
+
+
+def test_where_there_is_no_room_that_is_told(
+    store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    parcel = send(store, folder)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(InfrastructureError, match="No space left"):
+        receive(store, parcel, tmp_path / "back")
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:

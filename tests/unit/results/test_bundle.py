@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tarfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,14 @@ def tampered(content: dict[str, bytes], listed: dict[str, Any] | None = None, **
     return gzip.compress(sink.getvalue())
 
 
+def damaged(archive: bytes) -> bytes:
+    """One whose second half is no deflate: the list can be read."""
+    tar = gzip.decompress(archive)
+    packer = zlib.compressobj(wbits=31)
+    good = packer.compress(tar[: len(tar) // 2]) + packer.flush(zlib.Z_FULL_FLUSH)
+    return good + b"\xff" * 100
+
+
 def link(kind: bytes) -> bytes:
     """An archive with a link, and a file behind it."""
     files = {"run": {"size": 0, "sha256": ""}, "run/x": {"size": 0, "sha256": ""}}
@@ -243,6 +252,7 @@ WRONG = {"size": 1, "sha256": "0" * 64}
         (gzip.compress(b"no tar"), "no bundle"),
         (gzip.compress(bytes(10240)), "no bundle"),
         (tampered({"run/x": b"1"})[:-20], "no bundle, or is damaged"),
+        (damaged(tampered({"run/x": bytes(1 << 17)})), "no bundle, or is damaged"),
         pytest.param(b"\x28\xb5\x2f\xfd no frame", "no bundle|zstd failed", marks=NEEDS_ZSTD),
         (b"plain", "is no bundle"),
         (b"", "is no bundle"),
