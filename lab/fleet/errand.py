@@ -62,6 +62,17 @@ class Errand(Written):
         return f"nights/{self.order.night}/cells/{self.order.name}.json"
 
     @property
+    def cut(self) -> str:
+        """The name of another card: of what it had found when it was ended."""
+        return f"{self.card.removesuffix('.json')}.cut.json"
+
+    @property
+    def tries(self) -> str:
+        """The name of a folder: a mark for each worker that began it, and has not come to an
+        end."""
+        return f"{self.card.removesuffix('.json')}.tries"
+
+    @property
     def pin(self) -> str:
         """The name in the store of the kernel that this night means."""
         key = key_of({"kernel": self.order.kernel, "series": self.series})
@@ -228,13 +239,24 @@ def _run(errand: Errand, lab: Lab, share: Share, place: Path, progress: Progress
     if not order.attempt:  # what is run again are a few tests
         words += ["-n", str(share.workers(lab, order.cell.machine))]
     out = place / CELLS / order.name
-    with progress.step(f"{order.cell}"), run_of(lab, out, words) as process:
-        process.wait()
+    try:
+        with progress.step(f"{order.cell}"), run_of(lab, out, words) as process:
+            process.wait()
+    except KeyboardInterrupt:
+        if (out / RESULTS).exists():  # the night's time may be up: then it counts
+            card = Card(share.where, parcel=_sent(errand, out), kernel=errand.kernel)
+            Store(errand.store).write(errand.cut, card.to_json())
+        raise
     if not (out / RESULTS).exists():
         log = out.with_name(f"{out.name}.log")
         raise InfrastructureError(
             f"the run left no results:\n{log.read_text(errors='replace')[-2000:]}"
         )
+    return _sent(errand, out)
+
+
+def _sent(errand: Errand, out: Path) -> Parcel:
+    """All that a run has left."""
     if errand.series:
         (out / SERIES).write_bytes(errand.series.encode("latin-1"))
     return send(Store(errand.store), out.parent, without=SECRET)

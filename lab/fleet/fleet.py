@@ -4,15 +4,18 @@
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import lab as package
 from lab.config import Lab
+from lab.deadline import Deadline
 from lab.errors import ConfigurationError, InfrastructureError, LabError
 from lab.fleet.asking import Asking, Stopped
 from lab.fleet.errand import Answer, Card, Errand, another_lab, lab_digest
@@ -26,6 +29,7 @@ from lab.progress import Progress
 from lab.results.folder import RunFolder
 
 _MOST = 512  # cells at once
+_PATIENCE = 60.0  # seconds in which one that is ended tells what it has found: it has 45 for that
 _AGAIN = 1.0  # seconds until an errand that was lost is given to the next worker
 
 
@@ -54,6 +58,7 @@ class Fleet(Carrier):
         self._digest = lab_digest(lab)  # what is tested with stays the same for all of a night
         self._store = Store(store)
         self._stopped = threading.Event()
+        self._is_over = False  # and not interrupted: the night does not go on
         self._link = Link(scheduler, self._stopped, progress)
         self._asking = Asking(
             lab, self._digest, store, nights, progress, lambda: not self._stopped.is_set()
@@ -71,12 +76,13 @@ class Fleet(Carrier):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._is_over = kind is None
         self._stopped.set()
         self._threads.shutdown(cancel_futures=True)
         self._link.close()
-        if kind is None:  # else it goes on with what is there
+        if self._is_over:  # else it goes on with what is there
             for night in self._carried:
-                self._store.remove(f"nights/{night}")
+                self._forget(night)
 
     @property
     def places(self) -> int:
@@ -102,16 +108,47 @@ class Fleet(Carrier):
             raise CancelledError from None
         except LabError as error:
             return Outcome(order, str(error))
-        while not self._stopped.is_set():
-            try:
-                found = self._store.read(errand.card)
-                card = Card.from_json(found) if found else self._asked(errand)
-                if card:
-                    return self._gathered(order, card)
-            except InfrastructureError as error:
-                self._progress.say_once(f"{order.cell}: {error}; once more")
-            self._stopped.wait(_AGAIN)
+        with suppress(CancelledError):
+            while not self._stopped.is_set():
+                try:
+                    if card := self._known(errand.card) or self._asked(errand):
+                        return self._gathered(order, card)
+                except InfrastructureError as error:
+                    self._progress.say_once(f"{order.cell}: {error}; once more")
+                self._stopped.wait(_AGAIN)
+        return self._cut(errand)
+
+    def _cut(self, errand: Errand) -> Outcome:
+        """What a run had found when the night's time was up. Raises CancelledError where that is
+        nothing, or where the night goes on: then it is run anew."""
+        if not self._is_over:
+            raise CancelledError
+        deadline = Deadline.after(_PATIENCE)
+        try:
+            while self._store.names(errand.tries) and not deadline.passed:
+                time.sleep(_AGAIN)  # a worker ends it just now
+            if card := self._known(errand.card) or self._known(errand.cut):
+                return self._gathered(errand.order, card)
+        except LabError as error:
+            self._progress.say(f"{errand.order.cell}: what it found is lost: {error}")
         raise CancelledError
+
+    def _known(self, name: str) -> Card | None:
+        """The card of that name, where the store has one."""
+        found = self._store.read(name)
+        return Card.from_json(found) if found else None
+
+    def _forget(self, night: str) -> None:
+        """All that its cells left goes from the store; kernels and images stay there."""
+        cells = f"nights/{night}/cells"
+        try:
+            for name in self._store.names(cells):
+                card = self._known(f"{cells}/{name}") if name.endswith(".json") else None
+                if card and card.parcel:
+                    self._store.remove(card.parcel.name)
+            self._store.remove(f"nights/{night}")
+        except LabError as error:  # it has all been gathered
+            self._progress.say(f"what {night} left in the store stays there: {error}")
 
     def _asked(self, errand: Errand) -> Card | None:
         """What a worker answers; None where it was lost, and is to be asked again."""
@@ -138,12 +175,17 @@ class Fleet(Carrier):
             return Outcome(order, card.trouble, card.where)
         night = self._nights / order.night
         run = night / CELLS / order.name
-        with tempfile.TemporaryDirectory(dir=night, prefix=".") as name:
-            draft = Path(name)
-            receive(self._store, card.parcel, draft)
-            for each in (run, run.with_name(f"{run.name}.log")):
-                (draft / each.name).replace(each)
-        self._move_in(RunFolder(run), card)
+        try:
+            with tempfile.TemporaryDirectory(dir=night, prefix=".") as name:
+                draft = Path(name)
+                receive(self._store, card.parcel, draft)
+                self._move_in(RunFolder(draft / run.name), card)
+                for each in (run.with_name(f"{run.name}.log"), run):
+                    (draft / each.name).replace(each)
+        except OSError as error:
+            raise InfrastructureError(
+                f"what it left cannot be put into its place: {error}"
+            ) from error
         return Outcome(order, where=card.where)
 
     def _move_in(self, run: RunFolder, card: Card) -> None:

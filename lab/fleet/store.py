@@ -6,6 +6,7 @@
 | KIND/KEY.json                     | an entry of a cache: which parcel it is in              |
 | nights/NIGHT/kernels/HASH.json    | the kernel that this night means by a name              |
 | nights/NIGHT/cells/NAME.json      | what became of an order; of several the first           |
+| nights/NIGHT/cells/NAME.cut.json  | what of it there was when it was ended                  |
 | nights/NIGHT/cells/NAME.tries/    | workers that began it, and did not come to an end       |
 | parcels/SHA256.tar.gz             | a folder, by its content: `lab.fleet.parcel`            |
 | claims/NAME.N                     | who makes something just now: `lab.fleet.claim`         |

@@ -68,12 +68,11 @@ class Site(WorkerPlugin):
         store = Store(errand.store)
         if found := store.read(errand.card):
             return Answer(Card.from_json(found))
-        tries = errand.card.removesuffix(".json") + ".tries"
-        if len(before := store.names(tries)) >= TRIES:
-            whys = [(store.read(f"{tries}/{name}") or {}).get("why", "") for name in before]
+        if len(before := store.names(errand.tries)) >= TRIES:
+            whys = [(store.read(f"{errand.tries}/{name}") or {}).get("why", "") for name in before]
             trouble = "\n".join([f"given up after {len(before)} tries:", *map(str, whys)])
             return Answer(settled(errand, Card("", trouble)))
-        mark = f"{tries}/{uuid.uuid4().hex}.json"
+        mark = f"{errand.tries}/{uuid.uuid4().hex}.json"
         store.write(mark, {"why": f"{self.share.where}: the worker died in it"})
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="cell-") as place:
             share = self.share

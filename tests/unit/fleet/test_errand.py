@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What an errand runs is the same wherever that is, and it counts once."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,12 +25,14 @@ from lab.fleet.errand import (
     run_errand,
     settled,
 )
-from lab.fleet.parcel import Parcel
+from lab.fleet.parcel import Parcel, receive
 from lab.fleet.shared import SharedCache
 from lab.fleet.store import Store
 from lab.kernel.kernel import Kernel
 from lab.kernel.prebuilt import of_bzimage
 from lab.progress import Progress
+from lab.results.folder import RunFolder
+from lab.results.record import RunRecord
 
 _SHARE = Share("host", 4, 8 << 30)
 
@@ -81,6 +86,41 @@ def test_trouble_of_a_host_is_no_verdict(
     assert answer.card is None
     assert "any more" in answer.failed
     assert store.read(errand.card) is None
+
+
+def test_what_is_ended_leaves_what_it_has_found(
+    lab: Lab,
+    errand: Errand,
+    store: Store,
+    tmp_path: Path,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same as a local cell; nobody takes it for all of the errand."""
+
+    def ended(*, results: bool) -> Callable[..., AbstractContextManager[Mock]]:
+        @contextmanager
+        def run_of(_lab: Lab, out: Path, _words: object) -> Iterator[Mock]:
+            try:
+                yield Mock(**{"wait.side_effect": KeyboardInterrupt})
+            finally:
+                if results:
+                    RunFolder.create(out).write(RunRecord("1", "", 1.0, finished=False))
+
+        return run_of
+
+    monkeypatch.setattr(SharedCache, "fetch", lambda *_: Mock(path=tmp_path))
+    there, place = replace(errand, kernel=errand.image), tmp_path / "place"
+    for results in (False, True):
+        assert store.read(errand.cut) is None
+        monkeypatch.setattr(module, "run_of", ended(results=results))
+        with pytest.raises(KeyboardInterrupt):
+            run_errand(there, lab, _SHARE, place, progress)
+    assert store.read(errand.card) is None
+    card = Card.from_json(store.read(errand.cut) or {})
+    assert card.parcel
+    receive(store, card.parcel, tmp_path / "back")
+    assert not RunFolder(tmp_path / "back" / errand.order.name).read().finished
 
 
 def test_of_two_that_finish_the_same_one_the_first_counts(errand: Errand) -> None:
