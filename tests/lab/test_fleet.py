@@ -223,6 +223,23 @@ def test_ctrl_c_leaves_no_run_on_a_worker_and_the_night_goes_on_from_there(
     again.outcome()
 
 
+def test_what_a_cell_found_before_the_budget_ended_it_is_gathered(
+    small_lab: "SmallLab", machines: Machines, kernel: str, tmp_path: Path, qemus: Qemus
+) -> None:
+    slow = "def test_slow(process):\n    time.sleep(600)\n"
+    small_lab.suite(_SUITE.format(seconds=0, kept=True) + slow)
+    small_lab.nightly(kernels=[kernel], machines=["vtd"], suites=["first"])
+    machines.scheduler()
+    worker = machines.worker("only")
+    outcome = machines.night("coordinator", "--budget", "90s", "--json").outcome(_NIGHT)
+    (cell,) = json.loads(outcome.stdout)["night"]["cells"]
+    assert (cell["state"], cell["why"]) == ("tested", "the night's time was up"), outcome.stderr
+    (found,) = _verdicts(tmp_path / "coordinator" / "state").values()
+    assert sorted(found.values()) == ["kept", "kept"]
+    assert not qemus(worker.state)
+    assert not list(machines.store.glob("nights/*"))
+
+
 def test_a_worker_with_another_lab_tests_nothing(
     small_lab: "SmallLab", machines: Machines, kernel: str, tmp_path: Path, wait_until: Wait
 ) -> None:
