@@ -88,7 +88,7 @@ def wanted(lab: Lab, wish: Wish) -> Nightly:
     if lab.nightly is None:
         raise ConfigurationError(
             f"{lab.root / 'lab.yaml'} says nothing of nights",
-            hint="add `nightly: {kernels: [v6.12], suites: [contract]}`; see NIGHTLY.md",
+            hint="add `nightly: {kernels: [v6.12], suites: [contract]}`; see doc/nightly.md",
         )
     changes: dict[str, object] = {}
     if wish.budget:
@@ -126,13 +126,13 @@ def _clean(nightly: Nightly, morning: Morning, progress: Progress) -> None:
     """What is too old, or for which there is no room, goes."""
     now = time.time()
     gone = keep.clean(nights(), nightly.keep, now)
-    lost = keep.unlinked(morning.news, gone)
+    lost = keep.begun_in(gone, morning.news)
     gone += keep.clean_runs(runs(), nightly.keep, now)
     if gone:
         freed = in_words(sum(each.bytes for each in gone))
         progress.say(f"removed, as `keep` says: {len(gone)} old nights and runs, {freed}")
     for each in lost:
-        progress.say(f"with it the evidence of {each.subject} went, broken since {each.since}")
+        progress.say(f"with them went the first evidence of {each.subject}, broken since then")
 
 
 def report(morning: Morning, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from lab.cache import size_of
 from lab.config.nightly import Keep
 from lab.errors import ConfigurationError
-from lab.history.model import News
+from lab.history.model import Change, News
 from lab.nightly.night import read
 from lab.page.running import NIGHT
 from lab.results.folder import LATEST
@@ -53,10 +53,10 @@ def clean_runs(folder: Path, keep: Keep, now: float) -> list[Gone]:
     return _clean(folder, found, spared, keep, now)
 
 
-def unlinked(news: Iterable[News], gone: Collection[Gone]) -> list[News]:
-    """The news whose evidence went: of what is broken for longer than nights are kept."""
+def begun_in(gone: Collection[Gone], news: Iterable[News]) -> list[News]:
+    """Of the news what is still broken since one of these nights: its first evidence went."""
     names = {each.path.name for each in gone}
-    return [each for each in news if each.evidence.partition("/")[0] in names]
+    return [each for each in news if each.change is Change.STILL and each.since in names]
 
 
 def _in(folder: Path, names: re.Pattern[str]) -> list[Path]:

@@ -11,7 +11,7 @@ from lab.cache import size_of
 from lab.config.nightly import Keep
 from lab.history.model import CellKey, Change, News
 from lab.nightly import keep as module
-from lab.nightly.keep import Gone, clean, clean_runs, unlinked
+from lab.nightly.keep import Gone, begun_in, clean, clean_runs
 from lab.nightly.night import Night
 from lab.page.running import NIGHT as FILE
 
@@ -164,9 +164,13 @@ def test_runs_go_by_their_size(tmp_path: Path) -> None:
     assert paths(clean_runs(tmp_path, Keep(size="1.5M"), NOW)) == runs[1:]
 
 
-def test_news_whose_evidence_went_are_told(tmp_path: Path) -> None:
+def test_what_is_broken_since_a_night_that_went_is_told(tmp_path: Path) -> None:
+    """Its evidence of tonight stays: tonight's folder does."""
+    tonight, old = name_of(0), name_of(40)
+    cell = CellKey("v6.12", "vtd", "contract")
     news = [
-        News(Change.STILL, CellKey("v6.12", "vtd", "contract"), evidence=evidence)
-        for evidence in (f"{name_of(40)}/cells/a/tests/b", f"{name_of(0)}/cells/a/tests/b", "")
+        News(Change.STILL, cell, since=old, nights=9, evidence=f"{tonight}/cells/a/tests/b"),
+        News(Change.STILL, cell, since=name_of(1), nights=2),
+        News(Change.BROKEN, cell, since=tonight),
     ]
-    assert unlinked(news, [Gone(tmp_path / name_of(40), 1)]) == news[:1]
+    assert begun_in([Gone(tmp_path / old, 1)], news) == news[:1]
