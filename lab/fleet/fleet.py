@@ -67,7 +67,7 @@ class Fleet(Carrier):
         self._carried: set[str] = set()  # nights
 
     def __enter__(self) -> Self:
-        self._link.client()
+        self._link.reach()  # who is not there yet is waited for with the first cell
         return self
 
     def __exit__(

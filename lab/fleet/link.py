@@ -27,6 +27,11 @@ class Link:
         self._alone = threading.Lock()
         self._client: Client | None = None
 
+    def reach(self) -> None:
+        """Connect, if there is somebody. Raises ConfigurationError for what is no address."""
+        with self._alone:
+            self._connect()
+
     def client(self) -> Client:
         """The connection, once there is one again. Raises CancelledError where nobody waits any
         more, and ConfigurationError for what is no address."""
@@ -47,7 +52,8 @@ class Link:
         if not known or known.status != "running":
             return []
         try:
-            return list(known.scheduler_info()["workers"].values())
+            # what it says unasked is five of them
+            return list(known.scheduler_info(n_workers=-1)["workers"].values())
         except (OSError, TimeoutError):
             return []
 

@@ -35,7 +35,7 @@ class Worker:
         self.says: Answer | None = None
         self.when_cancelled: Callable[[], object] = lambda: None
 
-    def client(self) -> None:
+    def reach(self) -> None:
         pass
 
     def close(self) -> None:
