@@ -87,13 +87,14 @@ class Night(Written):
     @classmethod
     def unfinished(cls) -> "Night":
         """The newest, to go on with. Raises ConfigurationError where it is at its end."""
-        found = [read(folder) for folder in sorted(nights().glob(f"*/{NIGHT}"))]
-        if not found or found[-1].ended:
+        newest = max(nights().glob(f"*/{NIGHT}"), default=None)
+        night = read(newest) if newest else None
+        if not night or night.ended:
             raise ConfigurationError(
-                "no night was interrupted" if found else "there was no night yet",
+                "no night was interrupted" if night else "there was no night yet",
                 hint="without --resume a new one starts",
             )
-        return found[-1]
+        return night
 
     @property
     def folder(self) -> Path:
@@ -136,8 +137,9 @@ def read(file: Path) -> Night:
     """A night.json. Raises ConfigurationError where it cannot be read."""
     try:
         return Night.from_json(json.loads(file.read_text()))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{file}: {error}", hint="remove its folder") from error
+    except (OSError, ValueError, ConfigurationError) as error:
+        words = error.message if isinstance(error, ConfigurationError) else error
+        raise ConfigurationError(f"{file}: {words}", hint="remove its folder") from error
 
 
 @contextmanager

@@ -214,6 +214,16 @@ def test_a_night_at_its_end_is_not_resumed(stage: Stage) -> None:
         Night.unfinished()
 
 
+def test_another_night_that_cannot_be_read_hinders_none(stage: Stage) -> None:
+    for name, text in (("20200101T000000Z", "{"), ("20200102T000000Z", "{}")):
+        (nights() / name).mkdir()
+        (nights() / name / NIGHT).write_text(text)
+        with pytest.raises(ConfigurationError, match=f"{name}/{NIGHT}: "):
+            Night.unfinished()
+    night = stage.night(CONTRACT)
+    assert Night.unfinished() == night
+
+
 def test_its_file_is_read_as_it_was_written(stage: Stage) -> None:
     night = stage.night(CONTRACT)
     stage.conduct(night, Script({CONTRACT: [a_run(KEPT)]}))
