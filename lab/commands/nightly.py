@@ -71,11 +71,11 @@ def run_night(lab: Lab, wish: Wish, *, as_json: bool) -> int:
 def show_matrix(lab: Lab, wish: Wish, *, as_json: bool) -> None:
     """What a night would do now; nothing is looked up anew, and nothing is run."""
     nightly, progress = wanted(lab, wish), Progress()
-    with History.opened(nightly.history) as history, TemporaryDirectory() as folder:
+    with History.opened(nightly.history) as history:
         found, trouble = drops.collect(nightly.series, lab.root)
         for words in trouble:
             progress.say(words)
-        planned = _planned(lab, nightly, found, Path(folder), history)
+        planned = _planned(lab, nightly, found, history)
     if as_json:
         print(json.dumps([each.to_json() for each in planned], indent=1))
     else:
@@ -158,22 +158,26 @@ def _begun(lab: Lab, nightly: Nightly, wish: Wish, history: History, progress: P
     trouble += unreadable
     for words in trouble:
         progress.say(words)
-    night = Night.new(nightly.seconds)
-    night.trouble += trouble
-    night.cells = _planned(lab, nightly, found, night.folder / SERIES, history)
-    night.write()
-    if not night.cells:
+    cells = _planned(lab, nightly, found, history)
+    if not cells:
         raise ConfigurationError("no cell is left to run", hint="look at `nightly` in lab.yaml")
+    night = Night.new(nightly.seconds)
+    for each in found:
+        each.save(night.folder / SERIES)
+    night.trouble += trouble
+    night.cells = cells
+    night.write()
     return night
 
 
 def _planned(
-    lab: Lab, nightly: Nightly, found: Sequence[Dropped], folder: Path, history: History
+    lab: Lab, nightly: Nightly, found: Sequence[Dropped], history: History
 ) -> list[Planned]:
-    """The matrix in its order. The series' mailboxes are written to a folder."""
-    mails = {each.name: each.save(folder) for each in found}
+    """The matrix in its order."""
     cells = matrix.cells(lab, nightly, found)
-    return turns.plan(cells, mails, lab, Cache.of_user(), history, version_of(lab))
+    with TemporaryDirectory(prefix="vfio-lab-") as folder:
+        mails = {each.name: each.save(Path(folder)) for each in found}
+        return turns.plan(cells, mails, lab, Cache.of_user(), history, version_of(lab))
 
 
 def _refreshed(lab: Lab, nightly: Nightly, cache: Cache, progress: Progress) -> list[str]:
