@@ -5,7 +5,7 @@ there is no time for it."""
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.config import Lab
 from lab.deadline import Deadline
@@ -140,8 +140,9 @@ class Conductor:
             self._failed(order, trouble, record.status)
             return
         self._proven.add((order.kernel, order.cell.series))
-        why = _TIME_IS_UP if cut else ""
-        self._mark(order.cell, State.TESTED, why, record.status)
+        if cut:  # that it has no end is nobody's fault
+            record = replace(record, finished=True)
+        self._mark(order.cell, State.TESTED, _TIME_IS_UP if cut else "", record.status)
         self.progress.say(f"{order.cell}: {_summary(record)} in {record.seconds:.0f} s")
         if not cut:
             self._waiting[:0] = self._again(order.cell, record)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Whose turn it is: cells of which something has changed since they were last run come first, and
-among equals those that take the longest."""
+among equals those that take the longest. One whose last run came to no end is to be told anew."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,6 +15,8 @@ from lab.kernel.incremental import patched
 from lab.kernel.mail import read_series
 from lab.kernel.prepare import look
 from lab.nightly.night import Planned
+
+_NOBODY_KNOWS = 2  # of `lab.results.verdict`: the lab failed, or the night's time was up
 
 
 def plan(
@@ -35,6 +37,7 @@ def plan(
         Planned(
             cell,
             changed=run is None
+            or run.status == _NOBODY_KNOWS
             or run.lab != version
             or run.kernel_key != keys[cell.kernel, cell.series],
             seconds=run.seconds if run else None,

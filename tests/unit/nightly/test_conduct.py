@@ -139,6 +139,7 @@ def test_what_a_run_found_until_the_end_counts(stage: Stage, finished: bool, why
     night = stage.night(CONTRACT, budget=0.1)
     stage.conduct(night, Late({CONTRACT: [None]}))
     assert [(each.state, each.why) for each in night.cells] == [(State.TESTED, why)]
+    assert night.cells[0].status == 0
     assert [row.verdict for row in stage.history.tests(night.name)] == [KEPT]
 
 

@@ -34,9 +34,12 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     return built
 
 
-def ran(history: History, cell: CellKey, seconds: float, *, key: str = "bits") -> None:
+def ran(
+    history: History, cell: CellKey, seconds: float, *, key: str = "bits", status: int = 0
+) -> None:
     folder = f"night/cells/{cell}"
-    run = CellRun("20261127T210000Z", cell, 0, folder, "", seconds, 0, kernel_key=key, lab="1")
+    night = "20261127T210000Z"
+    run = CellRun(night, cell, 0, folder, "", seconds, status, kernel_key=key, lab="1")
     history.add(run, a_run(cell=cell))
 
 
@@ -73,3 +76,13 @@ def test_a_kernel_that_has_to_be_built_has_changed(
     ran(history, CONTRACT, 10.0)
     keys["v6.12"] = None
     assert order(lab, history, CONTRACT) == [(str(CONTRACT), True)]
+
+
+@pytest.mark.usefixtures("keys")
+def test_what_came_to_no_end_is_not_left_to_the_next_night_s_end(
+    lab: Lab, history: History
+) -> None:
+    """It would be cut there each night: what it took is less than it takes."""
+    ran(history, CONTRACT, 10.0, status=2)
+    ran(history, NARROW, 20.0, status=1)
+    assert order(lab, history, NARROW, CONTRACT) == [(str(CONTRACT), True), (str(NARROW), False)]
