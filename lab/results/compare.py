@@ -67,15 +67,13 @@ class Comparison:
         )
 
     def owed(self, own: Callable[[TestRecord], bool]) -> "Comparison":
-        """The same where the later run owes these tests: one that fails in both runs is broken."""
-        failed = [
-            pair
-            for pair in self.unchanged
-            if own(pair.test) and pair.test.verdict is Verdict.BROKEN
-        ]
+        """The same where the later run owes these tests: one that fails in both runs is broken, and
+        one that loses its guest to the kernel in both crashed."""
+        failed = [pair for pair in self.unchanged if own(pair.test) and pair.test.exit_status == 1]
         return replace(
             self,
-            broken=(*self.broken, *failed),
+            broken=(*self.broken, *(pair for pair in failed if not _crashed(pair.test))),
+            crashed=(*self.crashed, *(pair for pair in failed if _crashed(pair.test))),
             unchanged=tuple(pair for pair in self.unchanged if pair not in failed),
         )
 

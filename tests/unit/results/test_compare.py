@@ -98,6 +98,16 @@ def test_what_a_series_owes_is_broken_when_it_still_fails() -> None:
     assert owed.status == 1
 
 
+def test_what_a_series_owes_has_crashed_when_it_still_does() -> None:
+    """It brings the reproducer of a crash, and a fix that does not help."""
+    comparison = compare(run(CRASHED, CRASHED), run(CRASHED, CRASHED))
+    assert comparison.status == 0
+    owed = comparison.owed(lambda test: test.id == "test-1")
+    assert [pair.test.id for pair in owed.crashed] == ["test-1"]
+    assert [pair.test.id for pair in owed.unchanged] == ["test-0"]
+    assert (owed.broken, owed.status) == ((), 1)
+
+
 def test_what_is_broken_is_so_whatever_else_nobody_knows() -> None:
     comparison = compare(run(KEPT, KEPT), run(BROKEN, LOST))
     assert len(comparison.broken) == 1
