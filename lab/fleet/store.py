@@ -47,11 +47,11 @@ class Store:
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON of that name; None where there is none, or its writer has not come to the end
         of it."""
-        try:
-            with self._reached():
+        with self._reached():
+            try:
                 content = json.loads(self._files.cat_file(self._path(name)))
-        except (FileNotFoundError, ValueError):
-            return None
+            except (FileNotFoundError, ValueError):
+                return None
         return content if isinstance(content, dict) else None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
@@ -100,11 +100,11 @@ class Store:
 
     def download(self, name: str, file: Path) -> None:
         """Get a file from there. Raises InfrastructureError where there is none."""
-        try:
-            with self._reached():
+        with self._reached():
+            try:
                 self._files.get_file(self._path(name), str(file))
-        except FileNotFoundError as error:
-            raise InfrastructureError(f"{self.url} has no {name} any more") from error
+            except FileNotFoundError as error:
+                raise InfrastructureError(f"{self.url} has no {name} any more") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -131,7 +131,5 @@ class Store:
     def _reached(self) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, FileExistsError):
-            raise
         except OSError as error:
             raise InfrastructureError(f"the store {self.url}: {error}") from error

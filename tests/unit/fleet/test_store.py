@@ -60,6 +60,19 @@ def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
         Store(str(tmp_path / "file")).write("a/b.json", {})
 
 
+def test_a_folder_that_goes_while_it_is_written_to_is_the_same_message(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night's, which the coordinator removes while a worker still ends."""
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no such folder")
+
+    monkeypatch.setattr(vars(store)["_files"], "pipe_file", gone)
+    with pytest.raises(InfrastructureError, match=r"the store .*no such folder"):
+        store.write("nights/one/cells/a.json", {})
+
+
 def test_a_url_of_no_known_kind_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="store gopher://host"):
         Store("gopher://host")
