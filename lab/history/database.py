@@ -48,8 +48,12 @@ def database(url: str | None) -> Iterator[sa.Engine]:
 
 def _parsed(url: str | None) -> sa.URL:
     if url is None:
-        runs().parent.mkdir(parents=True, exist_ok=True)
-        return sa.URL.create("sqlite", database=str(runs().parent / FILE))
+        folder = runs().parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InfrastructureError(f"{folder}: {error.strerror}") from error
+        return sa.URL.create("sqlite", database=str(folder / FILE))
     try:
         parsed = sa.make_url(url)
         dialect = parsed.get_backend_name()

@@ -145,16 +145,20 @@ def read(file: Path) -> Night:
 @contextmanager
 def alone() -> Iterator[None]:
     """No other night of this state folder runs in the block. Raises ConfigurationError where one
-    does."""
-    nights().mkdir(parents=True, exist_ok=True)
+    does, or where nothing can be written there."""
     lock = FileLock(nights() / _LOCK, timeout=0)
     try:
+        nights().mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise ConfigurationError(
             f"a night runs already in {nights()}",
             hint="wait for its end, watch it with `vfio-lab serve`, or set VFIO_LAB_STATE",
         ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"no folder for nights: {error.filename}: {error.strerror}", hint="set VFIO_LAB_STATE"
+        ) from error
     try:
         yield
     finally:

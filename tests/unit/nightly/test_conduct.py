@@ -5,12 +5,14 @@ import json
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from lab.errors import ConfigurationError
+from lab.errors import ConfigurationError, InfrastructureError
 from lab.history.model import CellKey
+from lab.history.store import History
 from lab.nightly import carrier
 from lab.nightly.carrier import LocalCarrier, Order, Outcome
 from lab.nightly.night import Night, State, alone, nights
@@ -236,4 +238,15 @@ def test_two_nights_at_once_are_refused() -> None:
     with alone(), pytest.raises(ConfigurationError, match="a night runs already"), alone():
         pass
     with alone():
+        pass
+
+
+def test_a_state_folder_that_is_none_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VFIO_LAB_STATE", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match="file/nights: Not a directory"), alone():
+        pass
+    with pytest.raises(InfrastructureError, match="file: File exists"), History.opened():
         pass
