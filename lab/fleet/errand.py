@@ -242,17 +242,17 @@ def _run(errand: Errand, lab: Lab, share: Share, place: Path, progress: Progress
     try:
         with progress.step(f"{order.cell}"), run_of(lab, out, words) as process:
             process.wait()
+        if (out / RESULTS).exists():
+            return _sent(errand, out)
     except KeyboardInterrupt:
         if (out / RESULTS).exists():  # the night's time may be up: then it counts
             card = Card(share.where, parcel=_sent(errand, out), kernel=errand.kernel)
             Store(errand.store).write(errand.cut, card.to_json())
         raise
-    if not (out / RESULTS).exists():
-        log = out.with_name(f"{out.name}.log")
-        raise InfrastructureError(
-            f"the run left no results:\n{log.read_text(errors='replace')[-2000:]}"
-        )
-    return _sent(errand, out)
+    log = out.with_name(f"{out.name}.log")
+    raise InfrastructureError(
+        f"the run left no results:\n{log.read_text(errors='replace')[-2000:]}"
+    )
 
 
 def _sent(errand: Errand, out: Path) -> Parcel:

@@ -123,6 +123,29 @@ def test_what_is_ended_leaves_what_it_has_found(
     assert not RunFolder(tmp_path / "back" / errand.order.name).read().finished
 
 
+def test_what_is_ended_while_it_is_sent_is_sent(
+    lab: Lab,
+    errand: Errand,
+    store: Store,
+    tmp_path: Path,
+    progress: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextmanager
+    def run_of(_lab: Lab, out: Path, _words: object) -> Iterator[Mock]:
+        RunFolder.create(out).write(RunRecord("1", "", 1.0))
+        yield Mock()
+
+    parcel = Parcel("1" * 64, 1)
+    monkeypatch.setattr(SharedCache, "fetch", lambda *_: Mock(path=tmp_path))
+    monkeypatch.setattr(module, "run_of", run_of)
+    monkeypatch.setattr(module, "send", Mock(side_effect=[KeyboardInterrupt, parcel]))
+    there = replace(errand, kernel=errand.image)
+    with pytest.raises(KeyboardInterrupt):
+        run_errand(there, lab, _SHARE, tmp_path / "place", progress)
+    assert Card.from_json(store.read(errand.cut) or {}).parcel == parcel
+
+
 def test_of_two_that_finish_the_same_one_the_first_counts(errand: Errand) -> None:
     first = Card("first", parcel=Parcel("1" * 64, 1))
     assert settled(errand, first) == first
