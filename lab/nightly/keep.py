@@ -16,10 +16,9 @@ from lab.errors import ConfigurationError
 from lab.history.model import Change, News
 from lab.nightly.night import read
 from lab.page.running import NIGHT
-from lab.results.folder import LATEST
+from lab.results.folder import LATEST, STAMP
 from lab.units import bytes_in, seconds_in
 
-_STAMP = "%Y%m%dT%H%M%SZ"
 _NIGHT = re.compile(r"\d{8}T\d{6}Z")
 _RUN = re.compile(rf"{_NIGHT.pattern}-\d+")
 _DOOMED = ".doomed-"  # before the name of what is being removed: nobody finds half of it
@@ -108,7 +107,7 @@ def _remove(path: Path) -> None:
 def _started(path: Path) -> float | None:
     """Of its name, in seconds since the epoch; None where that is no time."""
     try:
-        return calendar.timegm(time.strptime(path.name.partition("-")[0], _STAMP))
+        return calendar.timegm(time.strptime(path.name.partition("-")[0], STAMP))
     except ValueError:
         return None
 

@@ -17,8 +17,8 @@ from lab.history.store import History
 from lab.nightly.bisections import bisected
 from lab.nightly.mail import Mailing, deliver
 from lab.nightly.night import Night, State, nights
-from lab.page.night import NEWS
-from lab.page.write import write_pages
+from lab.page.running import NEWS
+from lab.page.write import INDEX, write_pages
 from lab.progress import Progress
 from lab.results.junit import junit_of_all
 from lab.results.kcidb import kcidb
@@ -77,7 +77,7 @@ def tell(lab: Lab, nightly: Nightly, night: Night, history: History, progress: P
     if trouble := deliver(mailing, nightly.mail):
         progress.say(trouble)
         night.trouble.append(trouble)
-    return Morning(night, news, night.folder / "index.html")
+    return Morning(night, news, night.folder / INDEX)
 
 
 def _formats(

@@ -24,7 +24,7 @@ from lab.errors import ConfigurationError
 from lab.history.model import CellKey
 from lab.nightly.carrier import CELLS, Order, Outcome
 from lab.page.running import NIGHT
-from lab.results.folder import RunFolder, runs
+from lab.results.folder import STAMP, RunFolder, runs
 from lab.results.record import RunRecord, Written
 
 SERIES = "series"
@@ -77,7 +77,7 @@ class Night(Written):
     def new(cls, budget: float) -> "Night":
         """One that starts now. Its name is not taken yet by another that the same second saw."""
         moment = time.gmtime()
-        while (nights() / (name := time.strftime("%Y%m%dT%H%M%SZ", moment))).exists():
+        while (nights() / (name := time.strftime(STAMP, moment))).exists():
             time.sleep(0.2)
             moment = time.gmtime()
         (nights() / name / CELLS).mkdir(parents=True)

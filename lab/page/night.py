@@ -15,14 +15,12 @@ from lab.history.news import news_of
 from lab.history.store import History
 from lab.page.evidence import Evidence, evidence_of
 from lab.page.place import href, lasted
-from lab.page.running import Account, Missing
+from lab.page.running import NEWS, Account, Missing
 from lab.page.table import Section, Tested, ordered, sections
 from lab.page.told import Told, told
 from lab.page.trends import Trends
 from lab.results.verdict import Verdict
 from lab.text import printable
-
-NEWS = "news.json"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from urllib.parse import quote
 
 from lab.contract import Mode
 from lab.history.model import CellKey
+from lab.results.folder import STAMP
 from lab.results.layout import heading
-
-_NIGHT = "%Y%m%dT%H%M%SZ"
 
 
 @cache
@@ -55,7 +54,7 @@ def file_in(folder: Path, path: str) -> Path | None:
 def moment(night: str, form: str = "%a %d %b %Y, %H:%M UTC") -> str:
     """When a night began, of its name; the name itself where that is no time."""
     try:
-        return time.strftime(form, time.strptime(night, _NIGHT))
+        return time.strftime(form, time.strptime(night, STAMP))
     except ValueError:
         return night
 

@@ -15,8 +15,8 @@ from lab.results.folder import RESULTS, RunFolder
 from lab.results.record import Written
 from lab.results.verdict import Verdict
 
-NIGHT = "night.json"  # of `lab.nightly`
-_WATCHED = (NIGHT, "news.json", f"cells/*/{RESULTS}")
+NIGHT, NEWS = "night.json", "news.json"  # of `lab.nightly`
+_WATCHED = (NIGHT, NEWS, f"cells/*/{RESULTS}")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from lab.page.told import FOLDED
 from lab.page.trends import Trends, plots
 from lab.progress import Progress
 from lab.results.layout import heading, meaning
+from lab.results.verdict import Verdict
 from lab.text import printable
 
 INDEX = "index.html"
@@ -100,7 +101,10 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = made.get_template("page.js").render()
+    script = made.get_template("page.js").render(
+        marks={verdict: verdict.mark.text for verdict in Verdict},
+        quiet_verdicts=[verdict for verdict in Verdict if not verdict.is_trouble],
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     made.globals |= {
         "script": Markup(script),

@@ -40,6 +40,7 @@ JUNIT = "junit.xml"
 KTAP = "run.ktap"
 SERIES = "series.mbox"
 LATEST = "latest"
+STAMP = "%Y%m%dT%H%M%SZ"  # of time.strftime: runs and nights are named by their start
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
 _LONGEST = 120  # characters of a folder's name
@@ -186,7 +187,7 @@ def _given(out: Path) -> Path:
 def _next() -> Path:
     parent = runs()
     parent.mkdir(parents=True, exist_ok=True)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    stamp = time.strftime(STAMP, time.gmtime())
     number = 1
     while True:
         folder = parent / f"{stamp}-{number}"

@@ -17,8 +17,7 @@
     return made;
   }
 
-  const MARKS = { "not-applicable": "n/a", "kept": "kept", "skipped": "skip", "known": "known",
-                  "broken": "BROKEN", "guest-lost": "LOST", "lab-error": "ERROR" };
+  const MARKS = {{ marks|tojson }};
   const mark = (verdict) => element("span", { class: `mark ${verdict}` }, MARKS[verdict]);
 
   function shown(test) {
@@ -46,7 +45,7 @@
 
   // --- what a link names is opened
 
-  const QUIET = ["kept", "not-applicable", "skipped", "known"];
+  const QUIET = {{ quiet_verdicts|tojson }};
 
   function open() {
     const place = slug(), found = cell && cells()[place];
