@@ -86,15 +86,18 @@ class Fleet(Carrier):
 
     @property
     def places(self) -> int:
-        """As many as workers of this lab run at once; one where there is none yet, which waits."""
+        """As many as workers of this lab, and with KVM where that is wanted, run at once; one where
+        there is none yet, which waits."""
         lab = of_lab(self._digest)
         workers = self._link.workers()
         for worker in workers:
             if lab not in worker["resources"]:
                 self._progress.say_once(another_lab(str(worker["name"])))
-        found = sum(int(each["nthreads"]) for each in workers if lab in each["resources"])
+        needed = {lab, KVM} if self._kvm else {lab}
+        found = sum(int(each["nthreads"]) for each in workers if needed <= each["resources"].keys())
         if not found:
-            self._progress.say_once(f"no worker at {self._link.scheduler} has this lab: waiting")
+            what = "this lab and KVM" if self._kvm else "this lab"
+            self._progress.say_once(f"no worker at {self._link.scheduler} has {what}: waiting")
         return max(1, found)
 
     def carry(self, order: Order) -> Future[Outcome]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a coordinator makes of what workers leave in the store."""
 
-from collections.abc import Callable, Mapping
+import io
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 pytest.importorskip("distributed", reason="needs the extra `fleet`")
 
@@ -19,6 +21,7 @@ from lab.fleet.asking import Asking
 from lab.fleet.errand import Answer, Card, Errand
 from lab.fleet.fleet import Fleet
 from lab.fleet.parcel import send
+from lab.fleet.resources import KVM, of_lab
 from lab.fleet.store import Store
 from lab.nightly.carrier import CELLS
 from lab.progress import Progress
@@ -35,8 +38,14 @@ class Worker:
         self.says: Answer | None = None
         self.when_cancelled: Callable[[], object] = lambda: None
 
+        self.scheduler = "tcp://host:1"
+        self.offers: Sequence[Mapping[str, float]] = ()
+
     def reach(self) -> None:
         pass
+
+    def workers(self) -> Sequence[Mapping[str, Any]]:
+        return [{"name": "one", "nthreads": 4, "resources": each} for each in self.offers]
 
     def close(self) -> None:
         pass
@@ -93,6 +102,22 @@ def card(errand: Errand, store: Store, tmp_path: Path) -> Card:
     out.write(RunRecord("1", "", 1.0, finished=False))
     (cells / f"{errand.order.name}.log").write_text("it said")
     return Card("host", parcel=send(store, cells))
+
+
+def test_where_kvm_is_wanted_only_who_has_it_counts(
+    worker: Worker, lab: Lab, errand: Errand, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+    progress = Progress(Console(file=said, width=200))
+    fleet = Fleet(
+        "tcp://host:1", errand.store, lab=lab, nights=tmp_path, progress=progress, kvm=True
+    )
+    own = of_lab(errand.digest)
+    worker.offers = [{own: 4.0}, {"lab-of-another": 4.0, KVM: 4.0}]
+    assert fleet.places == 1
+    assert "no worker at tcp://host:1 has this lab and KVM: waiting" in said.getvalue()
+    worker.offers = [*worker.offers, {own: 4.0, KVM: 4.0}]
+    assert fleet.places == 4
 
 
 def test_what_was_found_until_the_night_s_end_is_gathered(
