@@ -14,7 +14,7 @@ from lab.agent.trace import Recording, Trace
 from lab.condition import NAME, Condition, Leaks, Object
 from lab.config import DeviceModel, Machine
 from lab.deadline import Deadline
-from lab.errors import GuestLost
+from lab.errors import GuestLost, LabError
 from lab.guest import Boot, Guest, Hypervisor, boot
 from lab.vfio.device import Device
 
@@ -63,13 +63,19 @@ class Testbed:
         machine = order.machine
         with ExitStack() as stack:
             guest = stack.enter_context(boot(order, hypervisor, folder, deadline))
-            install.push(guest, agent)
             trace = Trace()
-            own = install.start(guest, "the lab's own agent", trace, stretch=stretch)
-            hands = stack.enter_context(own)
-            devices = _with_drivers(guest, hands, machine)
-            made_ready = trace.take()
-            unused, leaks = Condition.of(hands, devices), Leaks(hands)
+            try:
+                install.push(guest, agent)
+                own = install.start(guest, "the lab's own agent", trace, stretch=stretch)
+                hands = stack.enter_context(own)
+                devices = _with_drivers(guest, hands, machine)
+                made_ready = trace.take()
+                unused, leaks = Condition.of(hands, devices), Leaks(hands)
+            except LabError as error:
+                # The first probe of a device is where many a kernel goes.
+                if lost := guest.silent("boot"):
+                    raise lost from error
+                raise
             trace.take()  # what was only looked at
             if announce:
                 stack.enter_context(announce(guest, machine_name, devices))

@@ -152,10 +152,13 @@ class Guest:
         return self._finding.error(last_act)
 
     def silent(self, when: str) -> GuestLost | None:
-        """The error for a guest that does not answer, or whose clock stands; None where it lives.
+        """The error for a guest that is gone, does not answer, or whose clock stands; None where it
+        lives.
 
         Who waited for it in vain asks, `when` that was being the first words of the error.
         """
+        if not self.alive:
+            return self.why_lost(when)
         try:
             self.ssh.run("true", timeout=_ANSWER)
             if not self.clock_goes():
@@ -176,7 +179,7 @@ class Guest:
 
     def _uptime(self) -> str:
         """Seconds, with two decimals (fs/proc/uptime.c)."""
-        return self.ssh.run("cat", "/proc/uptime").output.split()[0]
+        return self.ssh.run("cat", "/proc/uptime").output.partition(" ")[0]
 
     def whereabouts(self, pid: int) -> str:
         """Where a process is that does not come back, in words; "" where that cannot be told."""
