@@ -27,6 +27,7 @@ from lab.errors import GuestLost, InfrastructureError
 
 _LOG = "vfio-lab.ssh"
 _OPEN = 5.0  # seconds
+_WRITTEN = 30.0  # seconds for a piece of a file, of which there are many on their way
 _CLOSE = 2.0  # seconds for a program to end once its standard input has
 # The program has ended: say so, and stay until our side closes the input.
 _STAY = "status=$?; exec >&- 2>&-; read -rn1 _ && cat >/dev/null; exit $status"
@@ -100,6 +101,11 @@ class Channel:
         came."""
         return self._channel.exit_status
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether the other side is gone without a word of how it ended."""
+        return self._channel.closed and self.status < 0
+
 
 class Connection:
     """A login as root."""
@@ -163,24 +169,29 @@ class Connection:
         return Channel(channel, self)
 
     def run(self, *words: str, timeout: float = 30.0) -> Finished:
-        """Run a command to its end. Raises GuestLost when it takes longer than `timeout` s."""
-        channel = self.start(shlex.join(words), merge=True)
+        """Run a command to its end. Raises GuestLost when it takes longer than `timeout` s, or the
+        connection breaks meanwhile."""
+        command = shlex.join(words)
+        channel = self.start(command, merge=True)
         deadline = Deadline.after(timeout)
         output = bytearray()
         try:
             while data := channel.recv(deadline.moment):
                 output += data
         except TimeoutError:
-            raise GuestLost(f"`{shlex.join(words)}` did not end in {timeout:.0f} s") from None
+            raise GuestLost(f"`{command}` did not end in {timeout:.0f} s") from None
         finally:
             channel.close()
+        if channel.was_cut:
+            raise GuestLost(f"`{command}`: the connection ended before it did")
         return Finished(channel.status, output.decode(errors="replace"))
 
     def push(self, source: Path, target: str, mode: int = 0o755) -> None:
-        """Copy a file into the guest over SFTP."""
+        """Copy a file into the guest over SFTP. Raises GuestLost."""
         with self._quiet():
             try:
                 channel = self._transport.open_session(timeout=_OPEN)
+                channel.settimeout(_WRITTEN)
                 channel.invoke_subsystem("sftp")
                 sftp = paramiko.SFTPClient(channel)
                 with sftp.open(target, "wb") as file:
