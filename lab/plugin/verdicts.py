@@ -30,15 +30,13 @@ def expected(request: pytest.FixtureRequest, testbed: Testbed) -> Announced:
     return announced or Announced(testbed)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-timeout looks at the markers
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
     run = item.config.stash.get(SESSION, None)
     if not run or SUITE not in item.stash:
         return (yield)
-    if run.cell:
-        _stretch_timeout(item, run.cell.variant.slower)
     name = own_machine(item.config, item) or run.machine_name
     then = nextitem and (own_machine(item.config, nextitem) or run.machine_name)
     item.stash[_WATCH] = Watch(run, id_of(item), name, last=then != name)
@@ -47,14 +45,6 @@ def pytest_runtest_protocol(
         follows = nextitem and not (item.session.shouldstop or item.session.shouldfail)
         run.prepare_for(nextitem.stash.get(PROSPECT, None) if nextitem and follows else None)
     return result
-
-
-def _stretch_timeout(item: pytest.Item, factor: float) -> None:
-    """A test in a slower guest may take longer, by pytest's own clock, too."""
-    config, marker = item.config, item.get_closest_marker("timeout")
-    seconds = marker.args[0] if marker else config.option.timeout or config.getini("timeout")
-    if factor > 1 and seconds:
-        item.add_marker(pytest.mark.timeout(float(seconds) * factor), append=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The plugin beside tests that are not the lab's, and in a lab where no guest boots."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from lab import deadline
+from lab.cell import Choice
 from lab.config import Lab
-from lab.plugin.options import words_of
+from lab.plugin.options import adopt, words_of
+from lab.progress import Progress
+from lab.results.folder import RunFolder
+from lab.worker import Worker
 
 pytest_plugins = ["pytester"]
 
@@ -113,3 +122,40 @@ def test_the_words_that_repeat_it_leave_out_what_it_left_out(
         *("tests", "--deselect", "tests/a.py"),
         *("--ignore", "tests/test_b.py", "--ignore-glob", "tests/test_x*.py"),
     ]
+
+
+class Slower:
+    """A run on a kernel that is three times as slow, in which nobody asks for a guest."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.run = Worker(lab, Choice(), RunFolder(folder), Progress(quiet=True))
+        parts = SimpleNamespace(kernel=SimpleNamespace(release="6.12.1"))
+        variant = SimpleNamespace(slower=3.0)
+        cell = SimpleNamespace(variant=variant, current=None, parts=parts, expect=lambda _: None)
+        self.run.cell = cast(Any, cell)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        adopt(session.config, self.run)
+
+
+def test_a_slower_kernel_has_as_many_times_as_long_once(
+    pytester: pytest.Pytester, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lab / "tests" / "test_suite.py").write_text(
+        "import pytest\n\n"
+        "def test_plain(): pass\n\n"
+        "@pytest.mark.timeout(10)\ndef test_marked(): pass\n"
+    )
+    limits: list[tuple[str, float]] = []
+
+    @contextmanager
+    def limit(seconds: float, what: str) -> Iterator[None]:
+        limits.append((what, seconds))
+        yield
+
+    monkeypatch.setattr(deadline, "limit", limit)
+    run = Slower(Lab.load(lab), lab.parent / "run")
+    # as pyproject.toml of this project has it, for the tests that lie in no suite
+    pytester.inline_run("-o", "timeout=300", "tests", plugins=[run])
+    assert [seconds for what, seconds in limits if what == "the test"] == [360.0, 30.0]
+    assert {seconds for what, seconds in limits if what == "tearing it down"} == {180.0}
