@@ -17,7 +17,7 @@ from pathlib import Path
 from lab import bootstrap, image, kernel, room
 from lab.cache import Cache
 from lab.condition import needs
-from lab.config import DebSource, GitSource, Kernel, Lab, Machine, PackageSource
+from lab.config import DebSource, GitSource, Kernel, Lab, Machine, TarballSource
 from lab.debian import KEYRING, Archive
 from lab.debug.debugger import Debugger, must_know_guests
 from lab.errors import ConfigurationError, LabError
@@ -110,7 +110,12 @@ def _is_required(package: str, lab: Lab, ready: Ready) -> bool:
 
 
 def _default(lab: Lab) -> Kernel:
-    return lab.kernels[lab.run.kernel.split("+")[0]]
+    return _base(lab, lab.run.kernel)
+
+
+def _base(lab: Lab, name: str) -> Kernel:
+    """What lab.yaml says of a kernel that may have fragments behind its name."""
+    return lab.kernels[name.partition("+")[0]]
 
 
 def _compilers(lab: Lab, cache: Cache) -> Iterator[Finding]:
@@ -262,7 +267,7 @@ def _debugger(each: Debugger) -> Finding:
 
 def _mirror(lab: Lab, cache: Cache, ready: Ready) -> Finding:
     name = "Debian mirror"
-    fetched = ready.kernel or not isinstance(_default(lab).source, PackageSource | DebSource)
+    fetched = ready.kernel or isinstance(_default(lab).source, GitSource | TarballSource)
     needed = Mark.COSTS if fetched and ready.image else Mark.MISSING
     cost = "nothing can be fetched that is not in the cache"
     try:
@@ -335,7 +340,7 @@ def _kernel(lab: Lab, name: str, cache: Cache) -> Finding:
         return Finding(title, mark, error.message, "it cannot be built", mend)
     if state.built:
         return Finding(title, Mark.OK, f"{state.built.release}, built")
-    if isinstance(lab.kernels[name].source, DebSource):
+    if isinstance(_base(lab, name).source, DebSource):
         cost = "the first run fetches it: about 100 MB"
         return Finding(title, Mark.COSTS, "is not here yet", cost, f"vfio-lab run --kernel {name}")
     found = f"{state.source} is not built yet" if state.source else "is not fetched yet"

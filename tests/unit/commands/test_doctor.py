@@ -90,6 +90,14 @@ class Host:
         self.kernel(BUILT)
         self.image(MADE)
 
+    def says(self, old: str, new: str) -> None:
+        """lab.yaml has other words for something."""
+        file = self.lab.root / "lab.yaml"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        self.lab = Lab.load(self.lab.root)
+
     def program(self, name: str, body: str) -> Path:
         path = self.programs / name
         path.write_text(f"#!/bin/sh\n{body}\n")
@@ -338,6 +346,17 @@ def test_a_kernel_that_is_not_built_costs_its_build(
     assert kernel["mend"] == "vfio-lab run --kernel v6.12"
 
 
+def test_a_default_with_a_fragment_is_a_kernel_of_its_own(
+    machine: Host, examined: Callable[[], Any]
+) -> None:
+    machine.says("run: {kernel: v6.12,", "run: {kernel: v6.12+boot,")
+    machine.kernel(None)
+    status, found = examined()
+    kernel = found["kernel v6.12+boot"]
+    assert (status, kernel["mark"]) == (0, "costs")
+    assert kernel["mend"] == "vfio-lab run --kernel v6.12+boot"
+
+
 @pytest.mark.parametrize(("built", "status"), [(BUILT, 0), (None, 2)])
 def test_a_build_needs_more_space_than_a_run(
     machine: Host, examined: Callable[[], Any], built: Kernel | None, status: int
@@ -386,6 +405,23 @@ def test_a_mirror_is_needed_for_what_is_not_in_the_cache(
     seen, found = examined()
     assert (seen, found["Debian mirror"]["mark"]) == (status, mark)
     assert found["Debian mirror"]["mend"] == "apt-get install debian-archive-keyring"
+
+
+@pytest.mark.parametrize(
+    ("source", "mark"),
+    [
+        ("{version: 6.12.8}, fragments: [boot]", "missing"),
+        ("{deb: 6.12.8}", "missing"),
+        ("{git: linux}, fragments: [boot]", "costs"),
+    ],
+)
+def test_a_mirror_is_needed_for_a_kernel_that_comes_from_it(
+    machine: Host, examined: Callable[[], Any], source: str, mark: str
+) -> None:
+    machine.says("{package: linux-source-6.12, suite: bookworm}, fragments: [boot]", source)
+    machine.keyring.unlink()
+    machine.kernel(None)
+    assert examined()[1]["Debian mirror"]["mark"] == mark
 
 
 def test_a_probe_without_a_kernel_builds_none_and_forgets_nothing(
