@@ -86,6 +86,8 @@ def _unconfined(path: Path, identity: Mapping[str, object], cache: Cache) -> str
         try:
             _ask(path, "-sandbox", SANDBOX, "-machine", "none", "-device", "help")
         except InfrastructureError as error:
+            if not isinstance(error.__cause__, subprocess.CalledProcessError):
+                raise  # it was no answer, such as none in time: guests are not unconfined for that
             known = {"obstacle": error.message.rpartition("does not run: ")[2]}
         else:
             known = {"obstacle": ""}

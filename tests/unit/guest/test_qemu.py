@@ -2,8 +2,10 @@
 """Asking a QEMU what it is; here it is a shell script."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,26 @@ def test_one_without_seccomp_says_so_and_is_tried_again_by_another_host(
     monkeypatch.setattr("platform.release", lambda: "another")
     find_qemu(path, cache)
     assert log.read_text().count("-sandbox") == 2
+
+
+def test_one_that_does_not_answer_in_time_is_not_taken_for_one_without_seccomp(
+    qemu: Script, cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, busy = qemu(DEBIAN), tmp_path / "busy"
+    slow = f"[ ! -e {busy} ] || exec sleep 60"
+    path.write_text(path.read_text() + f"case $1 in -sandbox) {slow} ;; esac\n")
+    run = subprocess.run
+
+    def impatient(argv: list[str], **given: Any) -> Any:
+        given["timeout"] = 0.1 if "-sandbox" in argv and busy.exists() else 30
+        return run(argv, **given)
+
+    monkeypatch.setattr(subprocess, "run", impatient)
+    busy.touch()
+    with pytest.raises(InfrastructureError, match="timed out after"):
+        find_qemu(path, cache)
+    busy.unlink()
+    assert find_qemu(path, cache).unconfined == ""
 
 
 def test_the_first_property_that_it_has_is_taken(qemu: Script, cache: Cache) -> None:
