@@ -8,13 +8,13 @@ What a killed lab left there is removed by whoever looks.
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lab import files
 from lab.errors import ConfigurationError
 from lab.results.folder import runs
 
@@ -60,10 +60,8 @@ def _registry() -> Path:
 def _write(guest: Living) -> None:
     registry = _registry()
     registry.mkdir(parents=True, mode=0o700, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=registry, prefix=".")  # of mode 0600
-    with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 (it is a descriptor)
-        json.dump(asdict(guest), file, default=str)
-    Path(draft).replace(registry / f"{guest.pid}.json")
+    text = json.dumps(asdict(guest), default=str)
+    files.replace(registry / f"{guest.pid}.json", text, mode=0o600)
 
 
 @contextmanager
