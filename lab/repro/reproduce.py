@@ -17,6 +17,7 @@ from queue import Queue
 from typing import Protocol
 
 from lab import room
+from lab.agent.errors import RemoteError
 from lab.cache import Cache
 from lab.cell import Cell, Choice, Parts, machine_of
 from lab.config import Lab
@@ -105,6 +106,9 @@ class GuestHand:
             testbed = self._cell.testbed()
             made = attempt(self._order, testbed, self._tools, number, self._site.folder.relative)
             again = self._order.reuse and not made.signs and not testbed.leftovers()
+        except RemoteError as error:  # what the lab itself asked for, as for a driver at the boot
+            self._cell.discard()
+            raise LabError(f"the lab's own process: {error}") from error
         except BaseException:
             self._cell.discard()
             raise

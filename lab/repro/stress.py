@@ -100,7 +100,10 @@ def under(
 def _start(testbed: Testbed, program: Path, *words: str | int) -> int:
     target = running.push(testbed.guest, testbed.hands, program)
     line = f"{target} {' '.join(map(str, words))} >/dev/null 2>&1 & echo $!"
-    return int(testbed.guest.ssh.run("sh", "-c", line).output)
+    said = testbed.guest.ssh.run("sh", "-c", line).output.strip()
+    if not said.isdigit():
+        raise InfrastructureError(f"stress: {program.name} does not start: {said}")
+    return int(said)
 
 
 def _await_memory(testbed: Testbed) -> None:

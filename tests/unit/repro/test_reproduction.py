@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What attempts add up to, and who makes them."""
 
+import errno
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from lab.agent.errors import RemoteError
 from lab.errors import ConfigurationError, GuestLost, LabError
-from lab.repro.attempt import Attempt
+from lab.progress import Progress
+from lab.repro import reproduce
+from lab.repro.attempt import Attempt, Tools
 from lab.repro.of_test import judged
 from lab.repro.order import Limits, Order
-from lab.repro.reproduce import Counter, Failed, Hands
+from lab.repro.reproduce import Counter, Failed, GuestHand, Hands, Site
 from lab.repro.reproduction import Reproduction
 from lab.repro.show import percent, seconds, show
 from lab.repro.sign import Expectation, Kind, Sign
+from lab.results.folder import RunFolder
 from lab.results.record import RunRecord, TestRecord
 from lab.results.verdict import Verdict
 
@@ -151,6 +157,35 @@ def test_what_is_wrong_with_the_order_is_told_at_once() -> None:
 
 def test_one_is_made_however_short_the_time() -> None:
     assert len(made_by(attempt, Limits(seconds=0.0), hands=1)) == 1
+
+
+class Cell:
+    """In its guests vfio-pci takes no device."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.discarded = 0
+
+    def __enter__(self) -> "Cell":
+        return self
+
+    def testbed(self) -> None:
+        raise RemoteError(errno.ENODEV, "vfio-pci did not take edu0")
+
+    def discard(self) -> None:
+        self.discarded += 1
+
+
+def test_what_the_kernel_refuses_the_lab_itself_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cell = Cell()
+    monkeypatch.setattr(reproduce, "Cell", lambda *_, **__: cell)
+    nothing: Any = None
+    site = Site(nothing, nothing, nothing, RunFolder(tmp_path), nothing, Progress(quiet=True))
+    hand = GuestHand(site, ORDER, Tools(tmp_path / "repro"), "g0")
+    with pytest.raises(LabError, match=r"own process: .*vfio-pci did not take edu0"):
+        hand.attempt(1)
+    assert cell.discarded == 1
 
 
 # A test's run
