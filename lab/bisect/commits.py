@@ -46,11 +46,11 @@ class Commits:
         found = cls(folder, tree, commit_of(tree, good), commit_of(tree, bad))
         try:
             if not (folder / "BISECT_LOG").exists():
-                if not folder.exists():
-                    run(
-                        ["git", "clone", "--quiet", "--bare", "--shared", tree.absolute(), folder],
-                        env=_ENVIRONMENT,
-                    )
+                shutil.rmtree(folder, ignore_errors=True)  # of a beginning that was cut short
+                run(
+                    ["git", "clone", "--quiet", "--bare", "--shared", tree.absolute(), folder],
+                    env=_ENVIRONMENT,
+                )
                 found._git("bisect", "start", "--no-checkout", found.bad, found.good)
         except CommandError as error:
             shutil.rmtree(folder, ignore_errors=True)

@@ -209,6 +209,7 @@ def test_commits_that_cannot_be_judged(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_range_goes_on_where_it_was(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "git" / "refs").mkdir(parents=True)  # a clone that was killed
     first = Commits.between(tree, "main~7", "main", tmp_path / "git")
     commit = first.current
     assert commit
