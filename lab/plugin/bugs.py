@@ -72,7 +72,7 @@ class BugItem(pytest.Item):
             raise not_applicable(f"{parts.kernel.name} {claim.why}{hint}")
         if missing := check.lacks_variant(bug, parts.kernel):
             raise not_applicable(f"it would show with --kernel {parts.kernel.name}{missing} only")
-        machine = machine_for(self.config, self) or run.machine_name
+        machine = machine_for(self.config, self) or run.choice.machine
         site = Site(
             run.lab,
             replace(run.choice, machine=machine),

@@ -26,38 +26,44 @@ _REPORTED = "the kernel reported: "
 
 
 class TestHand:
-    """See `lab.repro.reproduce.Hand`. The kernel, the image and QEMU are the run's to the bit."""
+    """See `lab.repro.reproduce.Hand`. The kernel, the image and QEMU are the run's to the bit.
+
+    Its folders have names that begin with `prefix`.
+    """
 
     __test__ = False  # pytest takes a class of this name for a test
 
-    def __init__(self, replay: Replay, folder: RunFolder, order: Order, name: str) -> None:
+    def __init__(self, replay: Replay, folder: RunFolder, order: Order, prefix: str) -> None:
         self._replay = replace(replay, command=PYTEST, words=(order.what, "-q"))
         self._folder = folder
         self._order = order
-        self._name = name
+        self._prefix = prefix
         self._lock = threading.Lock()
         self._process: Popen[str] | None = None
         self._cut = False
 
     @classmethod
-    def of(cls, folder: RunFolder, order: Order, name: str) -> Self:
-        """In a run's folder, which must have its replay.json."""
-        return cls(folder.read_replay(), folder, order, name)
+    def of(cls, folder: RunFolder, order: Order, machine: str | None, prefix: str) -> Self:
+        """In a run's folder, which must have its replay.json, on a machine that is perhaps not
+        the run's own."""
+        return cls(replace(folder.read_replay(), machine=machine), folder, order, prefix)
 
     def attempt(self, number: int) -> Attempt:
         """See `Hand`."""
-        out = self._folder.path / "attempts" / f"{number:03d}"
+        out = self._folder.path / "attempts" / f"{self._prefix}{number:03d}"
         out.parent.mkdir(exist_ok=True)
         log = out.parent / f"{out.name}.log"
         self._run(out, log)
+        if self._cut:
+            _forget(out, log)
+            raise LabError("it was ended amid an attempt")
         if not (out / RESULTS).exists():
             raise LabError(f"a run left no results: see {log}")
         made = judged(RunFolder(out).read(), number, self._order)
         if made.signs or self._order.keep:
             found = [path for path in sorted(out.rglob("*")) if _tells(path)]
             return replace(made, evidence=tuple(map(self._folder.relative, found)))
-        shutil.rmtree(out, ignore_errors=True)
-        log.unlink(missing_ok=True)
+        _forget(out, log)
         return made
 
     def _run(self, out: Path, log: Path) -> None:
@@ -81,6 +87,11 @@ class TestHand:
 
     def close(self) -> None:
         """See `Hand`: nothing outlives an attempt."""
+
+
+def _forget(out: Path, log: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    log.unlink(missing_ok=True)
 
 
 def _tells(path: Path) -> bool:

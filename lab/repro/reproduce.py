@@ -263,9 +263,9 @@ def _tell(step: Step, made: Sequence[Attempt], limits: Limits, counter: Counter)
 
 
 def _hands(site: Site, order: Order, jobs: int) -> list[Hand]:
-    names = [f"{site.prefix}g{number}" for number in range(jobs)]
     if order.is_test:
-        return [TestHand.of(site.folder, order, name) for name in names]
+        where = (site.choice.machine, site.prefix)
+        return [TestHand.of(site.folder, order, *where) for _ in range(jobs)]
     # several at once may have programs of one name: repro
     folder, kernel = site.folder.path / site.prefix.rstrip("-"), site.parts.kernel
     folder.mkdir(exist_ok=True)
@@ -274,7 +274,7 @@ def _hands(site: Site, order: Order, jobs: int) -> list[Hand]:
     if {Stress.MEMORY, Stress.NOISE} & set(order.stress):
         strain = compiling.program(stress.SOURCE, kernel, folder, Progress(quiet=True))
     tools = Tools(program, strain, jobs)
-    return [GuestHand(site, order, tools, name) for name in names]
+    return [GuestHand(site, order, tools, f"{site.prefix}g{number}") for number in range(jobs)]
 
 
 class Hands:
