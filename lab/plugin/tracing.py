@@ -20,7 +20,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if not asked or SUITE not in item.stash or not run or not testbed:
         return (yield)
     folder = run.folder.trace(id_of(item))
-    with traced(testbed.guest, wish, folder, testbed.stretch) as saved:
-        result = yield
-    run.progress.say(str(saved))
-    return result
+    saved = None
+    try:
+        with traced(testbed.guest, wish, folder, testbed.stretch) as saved:
+            return (yield)
+    finally:
+        if saved:
+            run.progress.say(str(saved))
