@@ -120,7 +120,8 @@ def names(path: str, size: int = 1024) -> Question[list[str] | None]:
             _entries_call(_PROBE_ENTRY),
             close(),
         ]
-        if opened.errno in ABSENT:
+        # fs/proc/fd.c: of a process that has just gone, what was opened lists nothing
+        if any(each.errno in ABSENT for each in (opened, listed, probe)):
             return None
         check(opened, f"openat {path}")
         check(listed, f"getdents64 {path}")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Questions to the kernel, `lab.condition.asking`: the host's own answers them here."""
 
+import os
+import subprocess
 from collections.abc import Sequence
 from errno import EISDIR
 from pathlib import Path
@@ -41,6 +43,18 @@ def test_small_files_take_one_round_trip(process: Process, tmp_path: Path) -> No
         str(tmp_path / "not-there"): None
     }
     assert trips == 1
+
+
+def test_a_process_that_goes_while_it_is_asked_has_no_files(process: Process) -> None:
+    """Between openat() and getdents64(), here while its folder is held open."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        with process.open(f"/proc/{other.pid}/fd", flags) as folder:
+            held = f"/proc/self/fd/{folder.fd}"
+            assert "0" in (ask(process, names(held)) or ())
+            other.kill()
+            other.wait()
+            assert ask(process, names(held)) is None
 
 
 @pytest.mark.parametrize("length", [0, 63, 64, 65, 512, 5000])
