@@ -37,7 +37,9 @@ class Announced:
         came: list[Splat] = []
         start = self._guest.console.size
         yield came
-        came += [each for each in self._reports(start) if re.search(title, each.title)]
+        self._hear_out()
+        reports = _reports(self._guest.printed_since(start))
+        came += [each for each in reports if re.search(title, each.title)]
         if not came:
             pytest.fail(f"announced, but the kernel reported nothing titled {title!r}")
         self._titles += [title] * len(came)
@@ -73,23 +75,25 @@ class Announced:
 
         Raises as `Testbed.hear_out` does.
         """
-        reports = self._reports(self._console_start)
+        self._hear_out()
+        reports = _reports(self._guest.hear(self._console_start))
         for title in self._titles:
             known = next((each for each in reports if re.search(title, each.title)), None)
             if known:
                 reports.remove(known)
-        self._guest.heard = self._guest.console.size
         faults = self._guest.faults()
         self._guest.faults_heard = len(faults)
         numbers = range(self._first_fault, len(faults))
         return tuple(reports), tuple(faults[n] for n in numbers if n not in self._faults)
 
-    def _reports(self, start: int) -> list[Splat]:
-        """The kernel's, but those of blocked DMA: QEMU counts all of that, the console some."""
+    def _hear_out(self) -> None:
         if self._guest.alive:
             self._testbed.hear_out()
-        text = self._guest.printed_since(start)
-        return [each for each in find(text, stamped=True) if each.kind is not Kind.DMA_FAULT]
+
+
+def _reports(text: str) -> list[Splat]:
+    """The kernel's, but those of blocked DMA: QEMU counts all of that, the console some."""
+    return [each for each in find(text, stamped=True) if each.kind is not Kind.DMA_FAULT]
 
 
 def told(faults: Sequence[DmarFault]) -> list[str]:

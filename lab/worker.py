@@ -149,14 +149,13 @@ class Worker:
     def _hear(self, testbed: Testbed, when: str) -> None:
         """What the kernel reported while no test ran is the run's; so is DMA that was blocked."""
         guest = testbed.guest
-        for splat in find(guest.printed_since(guest.heard), stamped=True):
+        for splat in find(guest.hear(guest.heard), stamped=True):
             if splat.kind is not Kind.DMA_FAULT:
                 words = f"guest {guest.folder.name}: {when} the kernel reported: {splat.title}"
                 console = self.folder.relative(guest.console.path)
                 self.tally.trouble.append(
                     Trouble(words, Verdict.BROKEN, splats=(splat.text,), evidence=(console,))
                 )
-        guest.heard = guest.console.size
         if blocked := guest.faults()[guest.faults_heard :]:
             words = f"guest {guest.folder.name}: {when} the IOMMU blocked DMA: {len(blocked)}"
             log = self.folder.relative(guest.folder / "qemu.log")

@@ -75,10 +75,12 @@ class Console(asyncio.Protocol):
         with self._changed:
             return self._dropped + len(self._bytes)
 
-    def text(self, start: int = 0) -> str:
-        """What the guest has printed from byte `start` on, at least the last 16 MiB of it."""
+    def text(self, start: int = 0, end: int | None = None) -> str:
+        """What the guest has printed from byte `start` on, at least the last 16 MiB of it; up to
+        byte `end` where there is one."""
         with self._changed:
-            data = self._bytes[max(0, start - self._dropped) :]
+            until = None if end is None else max(0, end - self._dropped)
+            data = self._bytes[max(0, start - self._dropped) : until]
         return _decoded(data)
 
     def is_longer(self, size: int) -> bool:

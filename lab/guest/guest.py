@@ -136,6 +136,13 @@ class Guest:
         self._running.settle()
         return self.console.text(start)
 
+    def hear(self, start: int) -> str:
+        """The same, and from now on that much is `heard`: what comes while somebody still looks at
+        it is not."""
+        self._running.settle()
+        self.heard = self.console.size
+        return self.console.text(start, self.heard)
+
     @property
     def alive(self) -> bool:
         """Whether nothing has been heard of its end."""

@@ -16,7 +16,7 @@ def test_dma_that_is_blocked_between_two_tests_is_answered_for() -> None:
         faults_heard=0,
         faults=lambda: blocked,
         console=SimpleNamespace(size=0),
-        printed_since=lambda _: "",
+        hear=lambda _: "",
     )
     testbed: Any = SimpleNamespace(guest=guest)
     first, late = (DmarFault(0x10, address, True) for address in (0x1000, 0x2000))

@@ -13,6 +13,7 @@ from lab.cell import Choice
 from lab.config import Lab, Machine
 from lab.errors import GuestLost
 from lab.guest import Accelerator, DmarFault
+from lab.guest import guest as guests
 from lab.progress import Progress
 from lab.results.folder import RunFolder
 from lab.results.verdict import Verdict
@@ -27,17 +28,27 @@ _WARNING = """\
 
 
 class Console:
+    """`later` comes when somebody has read what was there."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.content = ""
+        self.later = ""
 
     @property
     def size(self) -> int:
         return len(self.content)
 
+    def text(self, start: int = 0, end: int | None = None) -> str:
+        text = self.content[start:end]
+        self.content, self.later = self.content + self.later, ""
+        return text
+
 
 class Guest:
     """What a worker looks at of one."""
+
+    hear = guests.Guest.hear
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,15 +60,13 @@ class Guest:
         self.faults_heard = 0
         self.blocked: list[DmarFault] = []
         self.alive = True
+        self._running = SimpleNamespace(settle=lambda: None)
 
     def faults(self) -> list[DmarFault]:
         return self.blocked
 
     def why_lost(self, last_act: str) -> GuestLost:
         return GuestLost(f"{last_act}: QEMU ended")
-
-    def printed_since(self, start: int) -> str:
-        return self.console.content[start:]
 
 
 @dataclass
@@ -198,6 +207,16 @@ def test_what_the_kernel_says_while_no_test_runs_is_the_runs(worker: Worker, cel
     worker.end()
     assert worker.tally.trouble[3].message.startswith("guest 002: after its last test")
     assert len(worker.tally.trouble) == 4
+
+
+def test_what_comes_while_somebody_looks_is_heard_the_next_time(worker: Worker, cell: Cell) -> None:
+    worker.testbed()
+    cell.current.guest.console.later = _WARNING
+    worker.leave_unused(cell.current)
+    assert not worker.tally.trouble
+    worker.leave_unused(cell.current)
+    (late,) = worker.tally.trouble
+    assert late.message.endswith("the kernel reported: WARNING in plant")
 
 
 def test_a_guest_that_is_lost_while_no_test_runs_is_the_runs(worker: Worker, cell: Cell) -> None:
