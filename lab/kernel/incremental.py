@@ -84,9 +84,8 @@ class Base:
         """The base with a series on it, from the cache or built into it.
 
         Without `symbols` no vmlinux is kept, which is many times as large as all the rest, and no
-        module's. Raises
-        ConfigurationError for a series that does not apply, or breaks a fragment's wish; BuildError
-        that names the first patch that does not compile.
+        module's. Raises ConfigurationError for a series that does not apply, or breaks a fragment's
+        wish; BuildError that names the first patch that does not compile.
 
         Its provenance lists in `warnings` what the compiler warned of and did not for the base:
         each as CompilerWarning.to_json gives it. It is None where the base's own are not known.

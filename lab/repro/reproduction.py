@@ -17,9 +17,8 @@ FILE = "repro.json"
 class Reproduction(Written):
     """What was attempted, on what, and what came of it.
 
-    `failures` say why attempts were none:
-    there the lab failed, and each was repeated. `seconds` is how long it took, `jobs` guests at
-    once. It is not `finished` where somebody stopped it.
+    `failures` say why attempts were none: there the lab failed, and each was repeated. `seconds` is
+    how long it took, `jobs` guests at once. It is not `finished` where somebody stopped it.
     """
 
     order: Order
