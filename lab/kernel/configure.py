@@ -27,7 +27,7 @@ def configure(tree: Path, objects: Path, wishes: Sequence[Wish], make: Sequence[
     except CommandError as error:
         raise BuildError(f"the kernel cannot be configured: {error.message}") from error
     config = taken(objects, ".config")
-    values = values_of(config.read_text())
+    values = values_of(config.read_text(errors="replace"))
     lost = [wish for wish in wishes if not wish.is_met_by(values)]
     if lost:
         raise _lost(lost, values, tree)

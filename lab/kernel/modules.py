@@ -29,7 +29,7 @@ def archive(folder: Path, wanted: Sequence[str] | None = None) -> bytes:
     None stands for all. Raises ConfigurationError for one that the kernel has neither as a module
     nor built in.
     """
-    depends = dependencies(taken(folder, _DEPENDENCIES).read_text())
+    depends = dependencies(taken(folder, _DEPENDENCIES).read_text(errors="replace"))
     paths = {name_of(path): path for path in depends}
     names = sorted(paths) if wanted is None else _there(wanted, paths, folder)
     chosen = closure((paths[name] for name in names), depends)
@@ -49,7 +49,7 @@ def archive(folder: Path, wanted: Sequence[str] | None = None) -> bytes:
 
 def with_symbols(folder: Path) -> list[str]:
     """Where in kbuild's objects those of `folder`, as in `archive`, lie as they were linked."""
-    depends = dependencies(taken(folder, _DEPENDENCIES).read_text())
+    depends = dependencies(taken(folder, _DEPENDENCIES).read_text(errors="replace"))
     return [_plain(path).removeprefix("kernel/") for path in depends]
 
 
@@ -71,7 +71,7 @@ def name_of(path: str) -> str:
 
 def _there(wanted: Sequence[str], paths: Mapping[str, str], folder: Path) -> list[str]:
     """The wanted ones that are modules here; the others must be part of the kernel."""
-    lines = taken(folder, _BUILT_IN).read_text().splitlines()
+    lines = taken(folder, _BUILT_IN).read_text(errors="replace").splitlines()
     built_in = {name_of(line) for line in lines}
     missing = [name for name in wanted if name not in paths and name not in built_in]
     if missing:

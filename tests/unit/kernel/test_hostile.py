@@ -10,7 +10,10 @@ import pytest
 
 from lab.cache import Cache
 from lab.config import Lab
-from lab.errors import ConfigurationError, LabError
+from lab.errors import BuildError, ConfigurationError, LabError
+from lab.kernel import modules
+from lab.kernel.configure import configure
+from lab.kernel.fragment import read
 from lab.kernel.repository import Repository
 from lab.kernel.series import Series
 from lab.kernel.source import Identity, TarballIdentity, identify
@@ -121,3 +124,16 @@ def test_a_subject_is_no_path(repository: Repository, elsewhere: Path) -> None:
     assert commits[-1].subject == subject
     assert not list(elsewhere.iterdir())
     assert not any("evil" in path for path in _files(repository.folder.parent) - before)
+
+
+def test_a_configuration_that_is_no_text_is_read_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "wishes.config").write_text("CONFIG_PCI=y\n")
+    wishes = read(tmp_path / "wishes.config")
+    make = ["sh", "-c", f"printf 'CONFIG_PCI=y\\nCONFIG_NAME=\"\\377\"\\n' >{tmp_path}/.config"]
+    assert configure(tmp_path, tmp_path, wishes, make) == tmp_path / ".config"
+
+
+def test_a_module_whose_name_is_no_text_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "modules.dep").write_bytes(b"kernel/drivers/vfio/\xff.ko:\n")
+    with pytest.raises(BuildError, match="the build left no kernel/drivers/vfio/"):
+        modules.archive(tmp_path)
