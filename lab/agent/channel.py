@@ -108,22 +108,24 @@ class Channel:
         try:
             yield self._frames
         except TimeoutError as error:
-            words = self._not_in_time()
-            self.close("it did not answer in time")
-            raise AgentTimeout(words) from error
+            raise AgentTimeout(self._late("it did not answer in time")) from error
         except (OSError, EOFError, ProtocolError) as error:
             self.close(str(error))
             raise AgentDied(f"{self.name} died: {error}") from error
         except Overrun as error:
-            error.add_note(self._not_in_time())
-            self.close("a call to it was interrupted")
+            error.add_note(self._late("a call to it was interrupted"))
             raise
         except BaseException:
             self.close("a call to it was interrupted")
             raise
 
-    def _not_in_time(self) -> str:
-        where = self._whereabouts(self._pid) if self._whereabouts and self._pid else ""
+    def _late(self, why: str) -> str:
+        """Close it, and say where the agent was, which takes seconds: who is interrupted meanwhile
+        leaves none either."""
+        try:
+            where = self._whereabouts(self._pid) if self._whereabouts and self._pid else ""
+        finally:
+            self.close(why)
         return f"{self.name} did not answer in time" + (f": {where}" if where else "")
 
     def close(self, why: str) -> None:

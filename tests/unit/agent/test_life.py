@@ -21,6 +21,7 @@ from lab.agent.protocol import (
     encode_program,
 )
 from lab.agent.syscalls import Syscall
+from lab.deadline import Overrun
 
 from .conftest import Connect, LocalTransport
 
@@ -61,6 +62,27 @@ def test_an_agent_with_racing_threads_leaves_with_its_host(connect: Connect) -> 
     process.start(Program(threads=threads))
     time.sleep(0.05)
     process.close()
+    assert_gone(transport.child)
+
+
+@pytest.mark.parametrize("late", [TimeoutError(), Overrun("the test took longer than 120 s")])
+def test_who_is_interrupted_while_it_is_told_where_it_hangs_leaves_no_agent(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, late: BaseException
+) -> None:
+    """Its answer, which may come yet, would be taken for that to the next program."""
+
+    def interrupted(_: int) -> str:
+        raise Overrun("and again")
+
+    def in_vain(_: float) -> bytes:
+        raise late
+
+    transport = connect()
+    process = Process(transport, whereabouts=interrupted)
+    monkeypatch.setattr(transport, "recv", in_vain)
+    with pytest.raises(Overrun, match="and again"):
+        process.batch([Delay(0)])
+    assert not process.alive
     assert_gone(transport.child)
 
 
