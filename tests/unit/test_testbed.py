@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from lab import testbed
+from lab.agent import install
 from lab.agent.errors import AgentDied
 from lab.config import Machine
 from lab.deadline import Deadline
@@ -39,7 +40,7 @@ def made_ready(guest: Guest, monkeypatch: pytest.MonkeyPatch, folder: Path) -> T
         raise AgentDied("the channel is at its end")
 
     monkeypatch.setattr(testbed, "boot", boot)
-    monkeypatch.setattr(testbed.install, "push", push)
+    monkeypatch.setattr(install, "push", push)
     order = Boot(Machine(), folder / "bzImage", folder / "initramfs")
     hypervisor = cast(Any, None)
     names: dict[str, Any] = {"agent": folder / "agent", "number": 1, "machine_name": "vtd"}

@@ -9,12 +9,13 @@ import pytest
 
 from lab.errors import InfrastructureError
 from lab.guest.ssh import Finished
+from lab.programs import run as running
 from lab.repro import stress
 from lab.repro.order import Order, Stress
 
 
 def test_a_guest_that_cannot_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stress.running, "push", lambda *_: "/run/programs/vfio-lab-stress")
+    monkeypatch.setattr(running, "push", lambda *_: "/run/programs/vfio-lab-stress")
     ssh = SimpleNamespace(run=lambda *_: Finished(2, "sh: can't fork: Out of memory\n"))
     testbed = cast(Any, SimpleNamespace(guest=SimpleNamespace(ssh=ssh), hands=None))
     order = Order("repro.c", stress=(Stress.NOISE,))
