@@ -4,6 +4,7 @@
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import NoReturn
 
@@ -24,12 +25,17 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="vfio-lab")  # not __main__.py's own
     except LabError as error:
         print(f"vfio-lab: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("vfio-lab: interrupted", file=sys.stderr)
+        sys.exit(2)
+    except Exception:  # Python's own status would be 1: a kernel that broke a rule
+        traceback.print_exc()
+        print("vfio-lab: this is an error of the lab's own", file=sys.stderr)
+        print("  tell its maintainers, with the lines above", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
 

@@ -9,6 +9,7 @@ import typer
 
 from lab.cli.app import app
 from lab.cli.options import (
+    LEAST_SECONDS,
     BootTimeout,
     Image,
     Json,
@@ -34,16 +35,19 @@ What = Annotated[
 ]
 Arguments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ARGS]...", help="Its arguments; options of its own after `--`."),
+    typer.Argument(metavar="ARGS", help="Its arguments; options of its own after `--`."),
 ]
 Devices = Annotated[
     list[str] | None,
     typer.Option("--device", metavar="ROLE", help="A device that it is told of; may be repeated."),
 ]
-ModeName = Annotated[str | None, typer.Option("--mode", help="The mode that it is told.")]
+ModeName = Annotated[
+    str | None, typer.Option("--mode", metavar="MODE", help="The mode that it is told.")
+]
 Timeout = Annotated[
     float,
     typer.Option(
+        min=LEAST_SECONDS,
         metavar="S",
         help="Seconds that an attempt may take; a slow variant of the kernel stretches them. A "
         "program that does not end by itself is no sign of anything, unless it is expected.",
@@ -194,17 +198,17 @@ def bisect(
     arguments: Arguments = None,
     lab_folder: LabFolder = None,
     good: Annotated[
-        str | None, typer.Option(metavar="K", help="A kernel, or a commit, that has it not.")
+        str | None, typer.Option(metavar="K", help="A kernel, or a commit, without it.")
     ] = None,
     bad: Annotated[
-        str | None, typer.Option(metavar="K", help="A kernel, or a commit, that has it.")
+        str | None, typer.Option(metavar="K", help="A kernel, or a commit, with it.")
     ] = None,
     among: Annotated[
         list[str] | None,
         typer.Option(
             metavar="K",
-            help="A kernel between them; may be repeated, from good to bad; default: those of "
-            "lab.yaml whose versions lie between.",
+            help="A kernel between them; may be repeated, from good to bad; default: all deb: or "
+            "src: between two such, or else those of lab.yaml.",
         ),
     ] = None,
     series_file: Annotated[
@@ -219,7 +223,9 @@ def bisect(
     ] = None,
     kernel: Annotated[
         str | None,
-        typer.Option(help="What a series is put on; +FRAGMENT: a variant of the tree's kernels."),
+        typer.Option(
+            metavar="K", help="What a series is put on; +FRAGMENT: a variant of the tree's kernels."
+        ),
     ] = None,
     machine: Machine = None,
     image: Image = None,

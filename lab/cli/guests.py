@@ -9,6 +9,7 @@ import typer
 
 from lab.cli.app import app
 from lab.cli.options import (
+    LEAST_SECONDS,
     BootTimeout,
     Image,
     Json,
@@ -33,7 +34,7 @@ def execute_(
     ],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARGS]...", help="Its arguments; options of its own after `--`."),
+        typer.Argument(metavar="ARGS", help="Its arguments; options of its own after `--`."),
     ] = None,
     lab_folder: LabFolder = None,
     kernel: Kernel = None,
@@ -45,8 +46,12 @@ def execute_(
         list[str] | None,
         typer.Option(metavar="ROLE", help="A device that it is told of; may be repeated."),
     ] = None,
-    mode: Annotated[str | None, typer.Option(help="The mode that it is told.")] = None,
-    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that it may take.")] = 300.0,
+    mode: Annotated[
+        str | None, typer.Option(metavar="MODE", help="The mode that it is told.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=LEAST_SECONDS, metavar="S", help="Seconds that it may take.")
+    ] = 300.0,
     out: Out = None,
     as_json: Json = False,
     qemu: QemuPath = None,

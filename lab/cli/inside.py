@@ -169,7 +169,7 @@ def trace(
     ],
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARGS]...", help="The program's; options of its own after `--`."),
+        typer.Argument(metavar="ARGS", help="The program's; options of its own after `--`."),
     ] = None,
     lab_folder: LabFolder = None,
     kernel: Kernel = None,

@@ -19,7 +19,9 @@ def nightly(
     lab_folder: LabFolder = None,
     kernel: Annotated[
         list[str] | None,
-        typer.Option("--kernel", help="Only this one, in place of lab.yaml's; may be repeated."),
+        typer.Option(
+            "--kernel", metavar="K", help="Only this one, in place of lab.yaml's; may be repeated."
+        ),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="For all of it: 90m, 8h.")
@@ -46,9 +48,13 @@ def nightly(
     ] = False,
     install: Annotated[
         bool,
-        typer.Option("--install", help="Have it run every night: a systemd timer, or crontab."),
+        typer.Option(
+            "--install", help="Have it run every night: a systemd timer, or a line for crontab."
+        ),
     ] = False,
-    uninstall: Annotated[bool, typer.Option("--uninstall", help="No more.")] = False,
+    uninstall: Annotated[
+        bool, typer.Option("--uninstall", help="Run it no more every night.")
+    ] = False,
     at: Annotated[str, typer.Option(metavar="HH:MM", help="When, with --install.")] = "21:00",
     as_json: Json = False,
 ) -> None:
@@ -117,7 +123,8 @@ def worker(
     ] = None,
     lab_folder: LabFolder = None,
     name: Annotated[
-        str | None, typer.Option(help="Its name for Dask; default: the host's, and a number.")
+        str | None,
+        typer.Option(metavar="NAME", help="Its name for Dask; default: the host's, and a number."),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="For guests; default: what is free now.")

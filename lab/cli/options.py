@@ -9,25 +9,30 @@ import typer
 if TYPE_CHECKING:
     from lab.cell import Choice
 
+LEAST_SECONDS = 0.1  # of a timeout: what is less is a slip of the finger
+
 LabFolder = Annotated[
     Path | None, typer.Option("--lab", metavar="DIR", help="The lab's folder.", envvar="VFIO_LAB")
 ]
 Kernel = Annotated[
     str | None,
     typer.Option(
-        help="A kernel of lab.yaml, src:VERSION or deb:VERSION, or a path; see `vfio-lab kernels`."
+        metavar="K",
+        help="A kernel of lab.yaml, src:VERSION or deb:VERSION, or a path; see `vfio-lab kernels`.",
     ),
 ]
 SeriesFile = Annotated[
     str | None,
     typer.Option(
-        "--series", metavar="FILE", help="Patches for it: an mbox, a maildir, a folder, or -."
+        "--series",
+        metavar="FILE",
+        help="Patches for it: an mbox, a maildir, a folder, a message-id, or -.",
     ),
 ]
 Patches = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Of the series only the first N.")
 ]
-Machine = Annotated[str | None, typer.Option(help="A machine of lab.yaml.")]
+Machine = Annotated[str | None, typer.Option(metavar="MACHINE", help="A machine of lab.yaml.")]
 Tests = Annotated[
     Path | None,
     typer.Option(
@@ -38,36 +43,59 @@ Tests = Annotated[
         help="A folder of more tests: those that a series brings.",
     ),
 ]
-Image = Annotated[str | None, typer.Option(help="An image of lab.yaml, or a path to an initramfs.")]
+Image = Annotated[
+    str | None,
+    typer.Option(metavar="IMAGE", help="An image of lab.yaml, or a path to an initramfs."),
+]
 Agent = Annotated[
     Path | None,
-    typer.Option(metavar="PATH", help="The agent, compiled; default: the lab compiles it."),
+    typer.Option(
+        metavar="PATH",
+        exists=True,
+        dir_okay=False,
+        help="The agent, compiled; default: the lab compiles it.",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 QemuPath = Annotated[Path | None, typer.Option("--qemu", metavar="PATH", help="Another QEMU.")]
 QemuArgs = Annotated[
     list[str] | None,
     typer.Option("--qemu-arg", metavar="ARG", help="One more word for QEMU; may be repeated."),
 ]
-BootTimeout = Annotated[float, typer.Option(metavar="S", help="Seconds that a boot may take.")]
+BootTimeout = Annotated[
+    float, typer.Option(min=LEAST_SECONDS, metavar="S", help="Seconds that a boot may take.")
+]
 TestTimeout = Annotated[
-    float | None, typer.Option(metavar="S", help="Seconds that a test may take; default: 120.")
+    float | None,
+    typer.Option(
+        min=LEAST_SECONDS, metavar="S", help="Seconds that a test may take; default: 120."
+    ),
 ]
 NoVmcore = Annotated[
     bool, typer.Option("--no-vmcore", help="Keep no memory of guests that the kernel loses.")
 ]
 Update = Annotated[bool, typer.Option("--update", help="Look for newer packages first.")]
-Suites = Annotated[list[str] | None, typer.Option(help="A suite of lab.yaml; may be repeated.")]
-Rules = Annotated[list[str] | None, typer.Option(help="Only this rule; may be repeated.")]
-Modes = Annotated[list[str] | None, typer.Option(help="Only this mode; may be repeated.")]
+Suites = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SUITE", help="A suite of lab.yaml; may be repeated."),
+]
+Rules = Annotated[
+    list[str] | None, typer.Option(metavar="RULE", help="Only this rule; may be repeated.")
+]
+Modes = Annotated[
+    list[str] | None, typer.Option(metavar="MODE", help="Only this mode; may be repeated.")
+]
 Keyword = Annotated[
     str | None, typer.Option("-k", metavar="EXPR", help="Only tests that match, as in pytest.")
 ]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the folder of it is made.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Its folder, new or empty; default: one among all runs."),
+]
 Guest = Annotated[
     str | None,
     typer.Argument(
-        metavar="[GUEST]",
+        metavar="GUEST",
         help="A living guest: its number (`vfio-lab guests`), or its run; default: the newest that "
         "is held or open, or else a new one.",
     ),

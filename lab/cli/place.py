@@ -31,7 +31,10 @@ def list_(lab_folder: LabFolder = None, as_json: Json = False) -> None:
 @app.command()
 def kernels(
     pattern: Annotated[
-        str | None, typer.Argument(help="A part of a name, or a pattern such as 'src:6.12.*'.")
+        str | None,
+        typer.Argument(
+            metavar="PATTERN", help="A part of a name, or a pattern such as 'src:6.12.*'."
+        ),
     ] = None,
     lab_folder: LabFolder = None,
     update: Update = False,
@@ -46,7 +49,7 @@ def kernels(
 
 @app.command()
 def explain(
-    rule: Annotated[str, typer.Argument(help="A rule's id, such as OWN-3.")],
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="A rule's id, such as OWN-3.")],
     lab_folder: LabFolder = None,
 ) -> None:
     """Say what a rule is, where in the kernel it comes from, and which tests check it."""
@@ -94,17 +97,21 @@ def bench(
     what: Annotated[
         str | None,
         typer.Argument(
+            metavar="WHAT",
             help="boot: to an agent, and to the first test; agent: a round trip; pool: the wait "
             "for a new guest; workers: one and more; guests: 200 in a row; series: a patch; "
             "variants: what --kernel K+VARIANT is slower by; cells: a matrix; fleet: the same on "
-            "Dask; page: 100 nights as HTML; history: a million verdicts; night: these four. "
-            "None: the first four."
+            "Dask; page: 100 nights as HTML; history: a million verdicts; night: these four; "
+            "default: the first four.",
         ),
     ] = None,
     lab_folder: LabFolder = None,
     kernel: Kernel = None,
     machine: Machine = None,
-    rounds: Annotated[int, typer.Option(help="How often it is measured.")] = 0,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How often; default: a number of each one's own."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure the lab itself against a floor that is measured in the same run."""
@@ -113,4 +120,4 @@ def bench(
     from lab.config import Lab
 
     choice = Choice(kernel=kernel, machine=machine)
-    measure(Lab.find(lab_folder), choice, what, rounds, as_json=as_json)
+    measure(Lab.find(lab_folder), choice, what, rounds or 0, as_json=as_json)

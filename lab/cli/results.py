@@ -42,7 +42,8 @@ def replay(
         str, typer.Argument(metavar="BUNDLE|RUN", help="A bundle, or a run's folder or name.")
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the new run's folder is made.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Its folder, new or empty; default: one among all runs."),
     ] = None,
 ) -> None:
     """Repeat a run, and say which verdicts differ. More words, such as -k test_x, are pytest's.
@@ -65,7 +66,7 @@ def crash(
     ] = "latest",
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARGS]...", help="The debugger's own words, after `--`."),
+        typer.Argument(metavar="ARGS", help="The debugger's own words, after `--`."),
     ] = None,
     drgn: Annotated[
         bool, typer.Option("--drgn", help="In drgn; default where it is there.")
@@ -90,7 +91,7 @@ def crash(
 def splats(
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE]...", help="Logs, *.gz too; default or -: standard input."),
+        typer.Argument(metavar="FILE", help="Logs, *.gz too; default or -: standard input."),
     ] = None,
     lab_folder: LabFolder = None,
     kernel: Annotated[
@@ -129,16 +130,19 @@ def history(
     subject: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RULE|TEST|SPLAT]",
+            metavar="RULE|TEST|SPLAT",
             help="A rule's id, or a part of a test's name or of a splat's title; "
             "default: the last nights.",
         ),
     ] = None,
     lab_folder: LabFolder = None,
     kernel: Annotated[
-        str | None, typer.Option(help="Only on this kernel, by its name in the nights.")
+        str | None,
+        typer.Option(metavar="K", help="Only on this kernel, by its name in the nights."),
     ] = None,
-    machine: Annotated[str | None, typer.Option(help="Only on this machine.")] = None,
+    machine: Annotated[
+        str | None, typer.Option(metavar="MACHINE", help="Only on this machine.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say when something last passed, and on what; how often it flakes; first bad and last good.

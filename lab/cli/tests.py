@@ -137,7 +137,9 @@ def run_own_tests(
     context: typer.Context,
     env: Annotated[
         list[str] | None,
-        typer.Option("-e", "--env", help="lint, unit, lab or contract; default: all four."),
+        typer.Option(
+            "-e", "--env", metavar="ENV", help="lint, unit, lab or contract; default: all four."
+        ),
     ] = None,
     lab_folder: LabFolder = None,
 ) -> None:
@@ -153,12 +155,15 @@ def series(
     place: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="An mbox, a maildir, a folder of *.patch, a message-id, or - for standard input.",
         ),
     ] = None,
     lab_folder: LabFolder = None,
-    kernel: Annotated[str | None, typer.Option(help="The kernel that it is put on.")] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(metavar="K", help="The kernel that it is put on; default: that of lab.yaml."),
+    ] = None,
     machine: Machine = None,
     image: Image = None,
     tree: Annotated[
@@ -232,10 +237,13 @@ def series(
 @app.command()
 def mutants(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Mutants; default: all.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Mutants; default: all.")
     ] = None,
     lab_folder: LabFolder = None,
-    kernel: Annotated[str | None, typer.Option(help="The kernel that they are made of.")] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(metavar="K", help="The kernel that they break; default: that of lab.yaml."),
+    ] = None,
     machine: Machine = None,
     out: Out = None,
     as_json: Json = False,
