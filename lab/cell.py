@@ -20,6 +20,7 @@ from lab.agent import install
 from lab.cache import Cache
 from lab.config import Lab
 from lab.deadline import Deadline
+from lab.errors import ConfigurationError
 from lab.guest import (
     COMMAND_LINE,
     AcceleratorMemory,
@@ -71,6 +72,10 @@ def series_of(place: str | None, patches: int | None = None) -> Series | None:
     Raises as `read_series` does.
     """
     if not place:
+        if patches is not None:
+            raise ConfigurationError(
+                "--patches is about a series: it goes with --series", hint="add --series FILE"
+            )
         return None
     from lab.kernel.mail import read_series  # noqa: PLC0415 (b4 takes 0.3 s, and most do without)
 
@@ -103,10 +108,14 @@ class Parts:
     def make(cls, lab: Lab, choice: Choice, cache: Cache, progress: Progress) -> Self:
         """May build for minutes. Raises LabError."""
         qemu = find_qemu(choice.qemu, cache)
-        check_machine(lab.machine(machine_of(lab, choice)), qemu)  # before a kernel is built for it
+        # before a kernel is built for it
+        check_machine(lab.machine(machine_of(lab, choice)), qemu)
+        name = choice.image or lab.run.image
+        images.check(name, lab)
+        if choice.agent and not choice.agent.is_file():
+            raise ConfigurationError(f"{choice.agent} is no file; expected the agent, compiled")
         made = prepare_kernel(lab, choice, cache, progress)
         drift.check(made, cache, progress)
-        name = choice.image or lab.run.image
         image = images.prepare(name, lab, cache, progress, update=choice.update)
         return cls(qemu, made, image, choice.agent or install.binary(cache))
 

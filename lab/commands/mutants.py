@@ -147,6 +147,7 @@ def mutants_of(lab: Lab, names: Sequence[str]) -> list[Mutant]:
 def hunt(lab: Lab, choice: Choice, names: Sequence[str], *, out: Path | None, as_json: bool) -> int:
     """Build and test mutants, and report; returns the exit status."""
     mutants = mutants_of(lab, names)
+    lab.machine(choice.machine or lab.run.machine)  # before minutes of work are done for it
     spec = choice.kernel or lab.run.kernel
     cache, progress = Cache.of_user(), Progress()
     base = Base.prepare(spec, lab, cache, progress)

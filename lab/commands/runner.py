@@ -13,7 +13,8 @@ from types import FrameType
 
 from lab import room
 from lab.cell import Choice
-from lab.config import Lab
+from lab.config import Lab, known
+from lab.contract import Mode, rules
 from lab.errors import ConfigurationError, LabError
 from lab.progress import Progress
 from lab.session import Session
@@ -39,6 +40,15 @@ class Selection:
     def is_whole(self) -> bool:
         """Whether all tests of the suites run."""
         return self == Selection(self.suites, slow=self.slow, tests=self.tests, repeat=self.repeat)
+
+    def check(self, lab: Lab) -> None:
+        """Raises ConfigurationError for a name that there is not, before anything is built."""
+        for suite in self.suites:
+            lab.suite(suite)
+        for rule in self.rules:
+            known("rule", rule, rules())
+        for mode in self.modes:
+            known("mode", mode, list(Mode))
 
     def words(self) -> list[str]:
         """The same in pytest's options."""
@@ -70,6 +80,7 @@ def run_suites(
     """
     if also and (workers or 1) > 1:
         raise ConfigurationError(f"{also[0]} is about one test at a time: it goes without -n")
+    selection.check(lab)
     suites = [str(lab.suite(name).tests) for name in selection.suites]
     paths = [str(lab.path(Path(place))) for place in selection.places or suites]
     if not choice.machine:
@@ -124,7 +135,7 @@ def _pytest(session: Session, words: list[str]) -> None:
         stack.close()
         signals.release()
     if status == pytest.ExitCode.USAGE_ERROR and not session.closed:
-        session.add_trouble(LabError("pytest refused these words: see above"))
+        session.add_trouble(LabError("pytest refused these words: it says why above"))
         session.close(finished=True)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 import lab as package
 from lab import image
 from lab.cache import Cache
-from lab.cell import Choice
+from lab.cell import Choice, machine_of
 from lab.commands.runner import Selection
 from lab.config import Lab
 from lab.contract import concerned
@@ -64,6 +64,7 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
 
     0: nothing is broken that the base keeps; 1: something is; 2: the lab or the series failed.
     """
+    _check_names(lab, choice, order.selection)
     progress, cache = Progress(), Cache.of_user()
     spec, place, letters = _given(lab, choice, order.source)
     series = series_in(letters, place)
@@ -101,6 +102,13 @@ def try_series(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_j
         write_reply(finding, folder / AFTER, order.reply, whole=whole)
         progress.say(f"the reply, which is yours to send: {order.reply}")
     return finding.status
+
+
+def _check_names(lab: Lab, choice: Choice, selection: Selection) -> None:
+    """Raises ConfigurationError before minutes of work are done for a slip of the finger."""
+    selection.check(lab)
+    lab.machine(machine_of(lab, choice))
+    image.check(choice.image or lab.run.image, lab)
 
 
 def _given(lab: Lab, choice: Choice, source: str | Branch) -> tuple[str, str, list[EmailMessage]]:

@@ -54,7 +54,8 @@ def prepare(
     With `update` the newest packages are looked up anew. Raises ConfigurationError (recipe,
     packages, size) and InfrastructureError (mirror, disk).
     """
-    if name not in lab.images and Path(name).expanduser().is_file():
+    check(name, lab)
+    if name not in lab.images:
         return _of_file(name, Path(name).expanduser().absolute())
     described = recipe.read(lab.path(lab.image(name).recipe), lab)
     archive = Archive(lab.debian, cache, progress)
@@ -67,6 +68,18 @@ def prepare(
         return attempt(update=update)
     except ListsTooOld:
         return attempt(update=True)
+
+
+def check(name: str, lab: Lab) -> None:
+    """Raises ConfigurationError where there is neither such an image nor such a file."""
+    if name in lab.images or Path(name).expanduser().is_file():
+        return
+    if "/" in name:
+        raise ConfigurationError(
+            f"{name} is no file; expected an initramfs, or an image of lab.yaml: "
+            + ", ".join(lab.images)
+        )
+    lab.image(name)
 
 
 def look(name: str, lab: Lab, cache: Cache) -> Image | None:

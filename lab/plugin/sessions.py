@@ -124,6 +124,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if run := session_of(config):
         for error in config.stash[_UNREAD].errors:
             run.add_trouble(error)
+        if exitstatus == pytest.ExitCode.USAGE_ERROR:
+            run.add_trouble(LabError("pytest refused these words: it says why above"))
         interrupted = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
         if Role.of(config).controller and config.option.maxfail:
             # pytest-xdist calls it an interruption when as many tests have failed as may

@@ -486,3 +486,22 @@ def test_a_run_that_left_nothing(bench: Bench) -> None:
     (bench.folder / "python").write_text("#!/bin/sh\nexit 2\n")
     with pytest.raises(LabError, match="left no results"):
         bench.try_("cleans")
+
+
+@pytest.mark.parametrize(
+    ("choice", "selection"),
+    [
+        (Choice(machine="vtdd"), Selection(("contract",))),
+        (Choice(image="minmal"), Selection(("contract",))),
+        (Choice(), Selection(("contact",))),
+        (Choice(), Selection(("contract",), rules=("OWN-33",))),
+    ],
+)
+def test_names_that_there_are_not_are_told_before_anything_is_built(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, choice: Choice, selection: Selection
+) -> None:
+    monkeypatch.setattr(Base, "prepare", lambda *_, **__: pytest.fail("a base was prepared"))
+    mail = bench.folder / "series.mbox"
+    mail.write_text(PATCH.format(number=1, total=1, word="tidies"))
+    with pytest.raises(ConfigurationError, match="is not known"):
+        try_series(bench.lab, choice, Order(str(mail), selection), out=None, as_json=False)

@@ -9,7 +9,7 @@ import pytest
 from lab.cache import Cache
 from lab.config import Lab
 from lab.errors import ConfigurationError
-from lab.image import files, prepare, recipe
+from lab.image import check, files, prepare, recipe
 from lab.progress import Progress
 
 LAB = """
@@ -133,5 +133,15 @@ def test_an_initramfs_is_taken_as_it_is(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "provenance.json").write_text(json.dumps({"key": "abc", "name": "minimal"}))
     image = prepare(str(file), lab, cache, progress)
     assert (image.key, image.name) == ("abc", "minimal")
-    with pytest.raises(ConfigurationError, match="unknown image"):
+    with pytest.raises(ConfigurationError, match="is no file; expected an initramfs"):
         prepare(str(tmp_path / "none"), lab, cache, progress)
+
+
+def test_an_image_that_there_is_not_is_told_with_what_was_expected(lab: Lab) -> None:
+    initramfs = lab.root / "initramfs"
+    with pytest.raises(ConfigurationError, match=r"expected an initramfs.*: minimal"):
+        check(str(initramfs), lab)
+    initramfs.touch()
+    check(str(initramfs), lab)
+    with pytest.raises(ConfigurationError, match=r"'minmal' is not known.*did you mean 'minimal'"):
+        check("minmal", lab)
