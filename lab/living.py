@@ -122,8 +122,8 @@ def chosen(name: str | None, among: Sequence[Living]) -> Living | None:
         return found[0]
     there = ", ".join(f"{guest.pid} in {guest.folder}" for guest in among) or "none"
     raise ConfigurationError(
-        f"{name} is {len(found) or 'no'} living guest{'s' if found else ''} with doors",
-        hint=f"there are: {there}",
+        f"{name} is {len(found) or 'no'} guest{'s' if found else ''} that can be entered",
+        hint=f"`vfio-lab guests` lists them; there are: {there}",
     )
 
 

@@ -12,12 +12,14 @@ _SIZES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 def seconds_in(text: str, option: str = "") -> float:
     """Seconds in `90s`, `12h`, `30d`, `8w`. Raises ConfigurationError, which names the option."""
-    return _number(text, option, TIMES, "a number with s, m, h, d or w behind it: 30d")
+    return _number(text, option, TIMES, "a number with s, m, h, d or w behind it, such as 30d")
 
 
 def bytes_in(text: str, option: str = "") -> int:
     """Bytes in `500M`, `20G` (powers of ten). Raises ConfigurationError, which names the option."""
-    return int(_number(text.upper(), option, _SIZES, "a number with K, M, G or T behind it: 20G"))
+    return int(
+        _number(text.upper(), option, _SIZES, "a number with K, M, G or T behind it, such as 20G")
+    )
 
 
 def in_words(size: int) -> str:

@@ -116,7 +116,7 @@ def run(
     )
     selection = Selection(
         suites=tuple(suite or lab.run.suites),
-        rules=tuple(rule or ()),
+        rules=tuple(each.upper() for each in rule or ()),
         modes=tuple(mode or ()),
         keyword=keyword,
         tests=tests,
@@ -217,7 +217,7 @@ def series(
     )
     selection = Selection(
         suites=tuple(suite or ()),
-        rules=tuple(rule or ()),
+        rules=tuple(each.upper() for each in rule or ()),
         modes=tuple(mode or ()),
         keyword=keyword,
         tests=tests,

@@ -14,7 +14,7 @@ from lab.bisect.commits import Commits
 from lab.bisect.judge import Candidate, Judge
 from lab.bisect.memory import Memory
 from lab.cache import Cache
-from lab.cell import Choice
+from lab.cell import Choice, machine_of
 from lab.config import Lab
 from lab.errors import ConfigurationError, LabError
 from lab.kernel.series import Series
@@ -72,6 +72,7 @@ def bisect(
     Raises LabError. What was found out until an interruption is kept.
     """
     order.check()
+    order.check_names(lab, machine_of(lab, choice))
     search.check()
     if order.faults and order.faults.nth == 0:
         raise ConfigurationError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.cell import Choice
+from lab.cell import Choice, machine_of
 from lab.config import Lab, known
 from lab.contract import Mode
 from lab.deadline import Deadline
@@ -72,8 +72,13 @@ def execute(
     """Run it, show what it prints as it comes, and report; returns the exit status.
 
     The program's output goes to standard output and the report to standard error; with `as_json`
-    it is the other way round. It runs within what `around` makes of its guest.
+    it is the other way round. It runs within what `around` makes of its guest. Raises
+    ConfigurationError where there is no such program or device.
     """
+    compiling.check(order.program)  # before a guest boots for it
+    machine = lab.machine(machine_of(lab, choice))
+    for role in order.devices:
+        known("device", role, machine.devices)
     words = [str(order.program), *order.arguments]
     session = Session(
         lab, choice, Progress(), out=out, selection=words, words=order.words(), command=EXEC

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab.cell import Choice
+from lab.cell import Choice, machine_of
 from lab.config import Lab
 from lab.errors import LabError
 from lab.progress import Progress
@@ -21,6 +21,7 @@ from lab.session import Session
 def repro(lab: Lab, choice: Choice, order: Order, *, out: Path | None, as_json: bool) -> int:
     """Attempt it, and report; returns the exit status: see `Reproduction.status`."""
     order.check()
+    order.check_names(lab, machine_of(lab, choice))
     progress = Progress()
     session = Session(
         lab,

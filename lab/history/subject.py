@@ -54,7 +54,8 @@ def subject_of(history: History, word: str) -> Subject:
             return subject
         case []:
             raise ConfigurationError(
-                f"the history has no rule, test or splat '{word}'{_perhaps(history, word)}"
+                f"the history has no rule, test or splat '{word}'{_perhaps(history, word)}",
+                hint="`vfio-lab history` lists the nights that are in it",
             )
         case several:
             listed = [f"  {each.name}" for each in several[:_CANDIDATES]]

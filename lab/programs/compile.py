@@ -18,10 +18,8 @@ def program(source: Path, kernel: Kernel, folder: Path, progress: Progress) -> P
     go before the host's. Raises ConfigurationError for what cannot run, and BuildError with the
     compiler's lines.
     """
-    if not source.is_file():
-        raise ConfigurationError(f"{source} is no file; expected C (.c) or a program")
+    check(source)
     if source.suffix != ".c":
-        _check_runs(source)
         return source
     if not kernel.headers:
         progress.say(
@@ -43,7 +41,12 @@ def program(source: Path, kernel: Kernel, folder: Path, progress: Progress) -> P
     return target
 
 
-def _check_runs(source: Path) -> None:
+def check(source: Path) -> None:
+    """Raises ConfigurationError for what is neither C nor a program that runs in a guest."""
+    if not source.is_file():
+        raise ConfigurationError(f"{source} is no file; expected C (.c) or a program")
+    if source.suffix == ".c":
+        return
     with source.open("rb") as file:
         head = file.read(len(_MAGIC))
     if head == _MAGIC:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lab.cell import SEED
-from lab.config import known
+from lab.config import Lab, known
 from lab.contract import Mode
 from lab.errors import ConfigurationError
 from lab.repro.sign import Expectation
@@ -139,6 +139,15 @@ class Order:
                 f"{self.what} is no file; expected C (.c), a static program, a script, or the id "
                 "of a test: tests/contract/test_x.py::test_y"
             )
+
+    def check_names(self, lab: Lab, machine: str) -> None:
+        """Raises ConfigurationError where the lab has no such test's file, or that machine no such
+        device."""
+        file = lab.path(Path(self.what.partition("::")[0]))
+        if self.is_test and not file.exists():
+            raise ConfigurationError(f"{self.what}: there is no {file}")
+        for role in self.devices:
+            known("device", role, lab.machine(machine).devices)
 
 
 def _only_of_programs(order: Order) -> Sequence[str]:

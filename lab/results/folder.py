@@ -140,7 +140,7 @@ class RunFolder:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"{file}: {error}", hint="name the folder of a run, with a results.json"
+                f"{file}: {_why(error)}", hint="name the folder of a run, with a results.json"
             ) from error
         return RunRecord.from_json(content)
 
@@ -151,7 +151,7 @@ class RunFolder:
             return Replay.from_json(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"{file}: {error}",
+                f"{file}: {_why(error)}",
                 hint="name the folder of a run that came as far as to have a kernel",
             ) from error
 
@@ -182,6 +182,11 @@ def _given(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     RunFolder.must_be_empty(out)
     return out
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Without the file's name, and Python's number, where the system says why."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _next() -> Path:

@@ -188,5 +188,4 @@ def _tool(argv: list[str], note: Callable[[str], None]) -> None:
     try:
         run(argv, on_line=note, seconds=_LIMIT)
     except LabError as error:
-        words = error.message.partition("\n")[0]
-        raise InfrastructureError(f"no file and line: {words}", hint=error.hint) from error
+        raise InfrastructureError(f"no file and line: {error.message}", hint=error.hint) from error

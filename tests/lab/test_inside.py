@@ -233,7 +233,7 @@ def test_a_guest_of_a_command_of_its_own(choice: Choice, tmp_path: Path) -> None
     assert not list((tmp_path / "tmp").iterdir())
     nobody = vfio_lab("console", "12345678")
     assert nobody.returncode == 2
-    assert "12345678 is no living guest with doors" in nobody.stderr
+    assert "12345678 is no guest that can be entered" in nobody.stderr
 
 
 _TRACED = """\

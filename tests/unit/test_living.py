@@ -87,10 +87,12 @@ def test_its_names(guest: Living, other: Living, monkeypatch: pytest.MonkeyPatch
     assert chosen(str(run), [guest]) is guest
     monkeypatch.chdir(run)
     assert chosen("guests/002", both) is other
-    with pytest.raises(ConfigurationError, match="is 2 living guests with doors"):
+    with pytest.raises(ConfigurationError, match="is 2 guests that can be entered"):
         chosen(run.name, both)
     assert chosen(run.name, [other, held := replace(guest, why="held")]) is held
-    with pytest.raises(ConfigurationError, match="nosuch is no living guest") as refused:
+    with pytest.raises(
+        ConfigurationError, match="nosuch is no guest that can be entered"
+    ) as refused:
         chosen("nosuch", both)
     assert str(guest.pid) in str(refused.value)
 

@@ -2,10 +2,14 @@
 """What a program's end and its KTAP make of it."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from lab.commands.execute import Order, judge
+from lab.cell import Choice
+from lab.commands.execute import Order, execute, judge
+from lab.config import Lab
+from lab.errors import ConfigurationError
 from lab.programs.run import Ended
 from lab.results.verdict import Verdict
 
@@ -60,3 +64,12 @@ def test_a_program_that_dies_in_the_middle() -> None:
             "it announced 3 tests and reported 2; SIGABRT ended it",
         ),
     }
+
+
+def test_no_guest_boots_for_what_is_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.commands.execute.Session", None)  # it would boot one
+    order = Order(tmp_path / "gone.c")
+    with pytest.raises(ConfigurationError, match=r"gone\.c is no file; expected C"):
+        execute(cast(Lab, None), Choice(), order, out=None, as_json=False)

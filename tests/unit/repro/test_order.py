@@ -5,11 +5,21 @@ from pathlib import Path
 
 import pytest
 
+from lab.config import Lab
 from lab.contract import Mode
 from lab.errors import ConfigurationError
 from lab.repro.faults import injected
 from lab.repro.order import Faults, Limits, Order, Stress, stress_of
 from lab.repro.sign import Expectation
+
+LAB = """
+debian: {suites: [bookworm]}
+kernels: {k: {source: {tarball: linux.tar}, fragments: [base]}}
+images: {minimal: {recipe: images/minimal}}
+machines: {plain: {devices: {edu0: {model: edu}}}}
+suites: {contract: {tests: tests}}
+run: {kernel: k, machine: plain, suites: [contract]}
+"""
 
 
 def test_faults() -> None:
@@ -65,6 +75,26 @@ def test_what_is_for_programs_alone() -> None:
 def test_nothing_to_attempt() -> None:
     with pytest.raises(ConfigurationError, match=r"gone\.c is no file; expected C"):
         Order("gone.c").check()
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (Order("tests/test_gone.py::test_y"), r"::test_y: there is no .*/tests/test_gone\.py"),
+        (Order("repro.c", devices=("edu9",)), "unknown device: 'edu9'.*expected one of edu0"),
+    ],
+)
+def test_names_that_the_lab_does_not_have(tmp_path: Path, order: Order, said: str) -> None:
+    (tmp_path / "kernels" / "fragments").mkdir(parents=True)
+    (tmp_path / "kernels" / "fragments" / "base.config").touch()
+    (tmp_path / "lab.yaml").write_text(LAB)
+    lab = Lab.load(tmp_path)
+    with pytest.raises(ConfigurationError, match=said):
+        order.check_names(lab, "plain")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_there.py").touch()
+    Order("tests/test_there.py::test_y").check_names(lab, "plain")
+    Order("repro.c", devices=("edu0",)).check_names(lab, "plain")
 
 
 def test_whose_allocation_failed() -> None:

@@ -188,7 +188,7 @@ def test_a_program_gets_the_words_itself(scene: Scene) -> None:
 def test_what_is_written_is_read(scene: Scene, tmp_path: Path) -> None:
     scene.folder.write_replay(scene.replay)
     assert scene.folder.read_replay() == scene.replay
-    with pytest.raises(ConfigurationError, match=r"replay\.json"):
+    with pytest.raises(ConfigurationError, match=r"replay\.json: No such file or directory\n"):
         RunFolder(tmp_path / "none").read_replay()
 
 
