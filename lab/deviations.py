@@ -85,9 +85,7 @@ def read(lab: Lab) -> tuple[Deviation, ...]:
     try:
         entries = _ENTRIES.validate_python(document.content or [])
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        message = "no such key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise document.error(first["loc"], message) from None
+        raise document.invalid(invalid) from None
     return tuple(_checked(lab, document, index, entry) for index, entry in enumerate(entries))
 
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A YAML file whose every value knows its line, so that an error can point at it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from lab.errors import ConfigurationError
 
@@ -36,6 +38,40 @@ class Document:
             message = "is missing"
         where = ": ".join(filter(None, (f"{self.file}:{self.lines.get(seen, 1)}", name)))
         return ConfigurationError(f"{where}: {message}")
+
+    def invalid(
+        self, found: ValidationError, slip: Callable[[Place], str] = lambda _: ""
+    ) -> ConfigurationError:
+        """The same for the first thing that a model does not take, in words for who writes YAML.
+
+        `slip` says more of a key that there is not, by its place.
+        """
+        # With a slip of the finger in a key the right one is missing, too.
+        first = min(found.errors(), key=lambda each: each["type"] != _NO_SUCH_KEY)
+        message = _EXPECTED.get(first["type"], first["msg"])
+        if first["type"] == _NO_SUCH_KEY:
+            message += slip(first["loc"])
+        return self.error(first["loc"], message)
+
+
+_NO_SUCH_KEY = "extra_forbidden"
+
+# Where pydantic speaks of Python, and not of YAML.
+_EXPECTED = {
+    _NO_SUCH_KEY: "no such key",
+    "model_type": "expected keys and values",
+    "dict_type": "expected keys and values",
+    "tuple_type": "expected a list",
+    "string_type": "expected text: a number goes into quotes",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "path_type": "expected a path",
+}
 
 
 def load(file: Path) -> Document:

@@ -117,11 +117,8 @@ class Bug:
         try:
             content = Content.model_validate(document.content)
         except ValidationError as invalid:
-            first = invalid.errors()[0]
-            message = first["msg"]
-            if first["type"] == "extra_forbidden":
-                message = f"no such key; expected one of {', '.join(Content.model_fields)}"
-            raise document.error(first["loc"], message) from None
+            there = f"; expected one of {', '.join(Content.model_fields)}"
+            raise document.invalid(invalid, lambda _: there) from None
         bug = cls(file.absolute().parent, content)
         for key, name in (("reproducer", bug.file), ("revert", bug.revert)):
             if name and not name.is_file():

@@ -75,11 +75,7 @@ class Lab:
         try:
             model = Content.model_validate(document.content)
         except ValidationError as invalid:
-            first = invalid.errors()[0]
-            message = _EXPECTED.get(first["type"], first["msg"])
-            if first["type"] == "extra_forbidden":
-                message = "no such key" + _perhaps(str(first["loc"][-1]), _keys_near(first["loc"]))
-            raise document.error(first["loc"], message) from None
+            raise document.invalid(invalid, _slip) from None
         return cls(root.resolve(), document, model)
 
     @classmethod
@@ -224,14 +220,6 @@ class Lab:
             raise self._document.error(where, _unknown(name, names))
 
 
-# Where pydantic speaks of Python, and not of YAML.
-_EXPECTED = {
-    "model_type": "expected keys and values",
-    "dict_type": "expected keys and values",
-    "tuple_type": "expected a list",
-}
-
-
 def _numbers(version: str) -> tuple[int, ...]:
     """Of X.Y.Z the first two."""
     return tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
@@ -257,17 +245,10 @@ def _perhaps(name: str, names: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-def _keys_near(loc: tuple[str | int, ...]) -> list[str]:
-    """Every key that any model knows: enough to see a slip of the finger."""
+def _slip(place: tuple[str | int, ...]) -> str:
+    """Which key may have been meant, of all that any model knows."""
     models = (Content, Debian, Kernel, Variant, Image, Iommu, Device, Machine, Suite, Run)
     models_of_nights = (Nightly, Drop, Exclusion, Keep, Mail)
     models_of_sources = (PackageSource, GitSource, TarballSource, VersionSource, DebSource)
-    return (
-        [
-            field
-            for m in (*models, *models_of_nights, *models_of_sources)
-            for field in m.model_fields
-        ]
-        if loc
-        else []
-    )
+    every = (*models, *models_of_nights, *models_of_sources)
+    return _perhaps(str(place[-1]), [field for model in every for field in model.model_fields])

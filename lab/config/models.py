@@ -5,11 +5,13 @@ Names of QEMU's properties do not: a machine is described in neutral words, and 
 knows what QEMU calls them.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -32,8 +34,20 @@ def bytes_of(memory: str) -> int:
     return int(memory[:-1]) * _UNITS[memory[-1]]
 
 
-Release = Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+$")]  # of the kernel, as 6.12
-Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[MG]$")]
+def shaped(pattern: str, expected: str) -> AfterValidator:
+    """Refuses text of another shape, in words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise PydanticCustomError("shape", "expected {expected}", {"expected": expected})
+        return text
+
+    return AfterValidator(check)
+
+
+Release = Annotated[str, shaped(r"[0-9]+\.[0-9]+", "a release of the kernel, such as 6.12")]
+Memory = Annotated[str, shaped(r"[1-9][0-9]*[MG]", "memory such as 512M or 1G")]
+Role = Annotated[str, shaped(r"[a-z][a-z0-9_-]*", "a role of small letters, digits, _ and -")]
 
 
 class Debian(Model):
@@ -202,7 +216,7 @@ class Machine(Model):
     cpus: Annotated[int, Field(ge=1, le=64)] = 2
     command_line: tuple[str, ...] = ()
     iommu: Iommu | None = None
-    devices: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], Device] = {}
+    devices: dict[Role, Device] = {}
 
     def fit_for(self, variant: Variant) -> "Machine":
         """The same, with what a guest of that variant needs."""

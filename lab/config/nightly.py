@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from lab.config.models import Model
+from lab.config.models import Model, shaped
 from lab.errors import ConfigurationError
 from lab.units import bytes_in, seconds_in
 
@@ -65,7 +65,12 @@ class Mail(Model):
 
     to: Annotated[tuple[Address, ...], Field(min_length=1)]
     sender: Address = "vfio-lab"
-    via: Annotated[str, Field(pattern=r"^(file|sendmail|smtps?://[^/\s]+)$")] = "file"
+    via: Annotated[
+        str,
+        shaped(
+            r"file|sendmail|smtps?://[^/\s]+", "file, sendmail, or smtp://HOST:PORT or smtps://"
+        ),
+    ] = "file"
     when: Literal["always", "news"] = "always"
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What goes into an image: IMAGE/recipe.yaml, IMAGE/init, and files as they are in IMAGE/root."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -65,9 +64,7 @@ def read(folder: Path, lab: Lab) -> Recipe:
     try:
         content = Content.model_validate(document.content)
     except ValidationError as invalid:
-        first = invalid.errors()[0]
-        message = re.sub(r"^Extra inputs are not permitted$", "no such key", first["msg"])
-        raise document.error(first["loc"], message) from None
+        raise document.invalid(invalid) from None
     for index, suite in enumerate(content.suites):
         try:
             known("suite", suite, lab.debian.suites)
