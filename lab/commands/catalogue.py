@@ -124,7 +124,9 @@ def show(lab: Lab, *, as_json: bool) -> None:
     _show_kernels(console, lab, kernels)
     _show_variants(console, lab, kernels)
     for name, machine in lab.machines.items():
-        _show_machine(console, name, machine, chosen=name == lab.run.machine)
+        same = (n for n, other in lab.machines.items() if other.devices == machine.devices)
+        chosen = name == lab.run.machine
+        _show_machine(console, name, machine, chosen=chosen, devices_of=next(same))
     _show_images(console, lab, images)
     _show_suites(console, lab, tests)
     line(console, Text("\n* what `vfio-lab run` takes when nothing else is asked for\n", "dim"))
@@ -204,11 +206,19 @@ def _source(described: Kernel) -> str:
     return str(source.tarball)
 
 
-def _show_machine(console: Console, name: str, machine: Machine, *, chosen: bool) -> None:
+def _show_machine(
+    console: Console, name: str, machine: Machine, *, chosen: bool, devices_of: str
+) -> None:
+    """`devices_of` is the first machine with these devices: with it alone they are told."""
     title = Text.assemble(
         "\nmachine ", _name(name, chosen), f"  {machine.memory}, {machine.cpus} CPUs, "
     )
     line(console, title + Text(_iommu(machine.iommu)))
+    if machine.command_line:
+        line(console, Text(f"  its kernel is told {' '.join(machine.command_line)}"))
+    if machine.devices and devices_of != name:
+        line(console, Text(f"  the devices of {devices_of}"))
+        return
     places = {role: "  " * (1 + _depth(machine, role)) + role for role in machine.devices}
     width = max(map(len, places.values()), default=0)
     for role, device in machine.devices.items():

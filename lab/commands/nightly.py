@@ -17,7 +17,7 @@ from lab.config.nightly import Nightly
 from lab.errors import ConfigurationError, LabError
 from lab.fleet import check_installed
 from lab.history.store import History
-from lab.kernel.prepare import refresh
+from lab.kernel.prepare import look, refresh
 from lab.nightly import drops, keep, matrix, turns
 from lab.nightly.carrier import Carrier, LocalCarrier
 from lab.nightly.conduct import Conductor
@@ -84,13 +84,15 @@ def show_matrix(lab: Lab, wish: Wish, *, as_json: bool) -> None:
 
 def wanted(lab: Lab, wish: Wish) -> Nightly:
     """What lab.yaml says, with what was asked for in its place. Raises ConfigurationError where it
-    says nothing of nights."""
+    says nothing of nights, or there is no such kernel."""
     if lab.nightly is None:
         raise ConfigurationError(
             f"{lab.root / 'lab.yaml'} says nothing of nights",
             hint="add `nightly: {kernels: [v6.12], suites: [contract]}`; see doc/nightly.md",
         )
     changes: dict[str, object] = {}
+    for spec in wish.kernels:
+        look(spec, lab, Cache.of_user())  # a slip of the finger would cost the night
     if wish.budget:
         seconds_in(wish.budget, "--budget")
         changes["budget"] = wish.budget

@@ -32,7 +32,8 @@ def show_plan(planned: Sequence[Planned], console: Console) -> None:
         table.add_row(shortened(str(each.cell)), "yes" if each.changed else "no", expected)
     console.print(table)
     known = [each.seconds for each in planned if each.seconds is not None]
-    line(console, Text(f"{len(planned)} cells, {sum(known):.0f} s of what is known"))
+    told = f"{sum(known):.0f} s of what is known" if known else "how long they take is not known"
+    line(console, Text(f"{len(planned)} cells, {told}"))
 
 
 def show(morning: Morning, console: Console) -> None:

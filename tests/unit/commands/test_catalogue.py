@@ -33,6 +33,12 @@ machines:
       port0: {model: pcie-root-port}
       igb0: {model: igb, bus: port0, optional: true}
   plain: {}
+  masked:
+    command_line: [vfio_pci.nointxmask=1]
+    devices:
+      edu0: {model: edu}
+      port0: {model: pcie-root-port}
+      igb0: {model: igb, bus: port0, optional: true}
 suites: {contract: {tests: tests}, later: {tests: tests/later}}
 run: {kernel: v6.12, machine: vtd, suites: [contract]}
 """
@@ -204,3 +210,10 @@ def test_looking_builds_and_makes_nothing(
     as_json(lab, capsys)
     kinds = {path.name for path in (tmp_path / "cache").glob("*")}
     assert kinds <= {"facts"}
+
+
+def test_a_machine_says_what_sets_it_apart(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    show(lab, as_json=False)
+    said = words(capsys)
+    assert "its kernel is told vfio_pci.nointxmask=1 the devices of vtd" in said
+    assert said.count("igb0 igb, if QEMU has it") == 1
