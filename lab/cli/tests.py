@@ -138,7 +138,10 @@ def run_own_tests(
     env: Annotated[
         list[str] | None,
         typer.Option(
-            "-e", "--env", metavar="ENV", help="lint, unit, lab or contract; default: all four."
+            "-e",
+            "--env",
+            metavar="ENV",
+            help="lint, unit, lab or contract; may be repeated; default: all.",
         ),
     ] = None,
     lab_folder: LabFolder = None,
@@ -147,7 +150,8 @@ def run_own_tests(
     from lab.commands.selftest import run_tox
     from lab.config import Lab
 
-    sys.exit(run_tox(Lab.find(lab_folder).root, tuple(env or ()), tuple(context.args)))
+    environments = tuple(name for each in env or () for name in each.split(","))
+    sys.exit(run_tox(Lab.find(lab_folder).root, environments, tuple(context.args)))
 
 
 @app.command()
