@@ -317,7 +317,7 @@ def bisect(
     sys.exit(found)
 
 
-bug = typer.Typer(help="Reports that are kept as tests: tests/bugs.", no_args_is_help=True)
+bug = typer.Typer(help="Keep reports as tests, in tests/bugs.", no_args_is_help=True)
 app.add_typer(bug, name="bug")
 
 

@@ -76,7 +76,7 @@ def monitor(
         bool, typer.Option("--qmp", help="QMP, in JSON, instead of the human monitor.")
     ] = False,
 ) -> None:
-    """QEMU's monitor: a prompt, or one command: -c 'info registers'.
+    """Open QEMU's monitor, or run one command in it: -c 'info registers'.
 
     With --qmp the prompt is qmp-shell's, and a command is NAME or NAME {"argument": VALUE}.
     """
@@ -102,7 +102,7 @@ def shell(
     qemu_arg: QemuArgs = None,
     boot_timeout: BootTimeout = 120.0,
 ) -> None:
-    """A Python prompt with the agent at hand, or a shell in the guest."""
+    """Open Python's prompt with a guest, an agent and its devices, or a shell in the guest."""
     from lab.commands.shell import open_shell
     from lab.config import Lab
 
@@ -130,7 +130,7 @@ def gdb(
     qemu_arg: QemuArgs = None,
     command: Commands = None,
 ) -> None:
-    """gdb on a guest's kernel, with its vmlinux, its sources and its own scripts (lx-ps, ...).
+    """Open gdb on a guest's kernel, with its vmlinux, its sources and its own scripts (lx-ps, ...).
 
     The guest stands while gdb has it, and runs on when gdb leaves.
     """
@@ -151,7 +151,7 @@ def drgn(
     qemu_arg: QemuArgs = None,
     command: Commands = None,
 ) -> None:
-    """drgn on a guest's kernel, which runs on meanwhile. For one that is lost: `vfio-lab crash`."""
+    """Open drgn on a guest's kernel, which runs on meanwhile. For a lost one: `vfio-lab crash`."""
     from lab.commands.debugger import open_drgn
     from lab.config import Lab
 
@@ -197,7 +197,8 @@ def trace(
 
     The default are the events of iommu, intel_iommu and vfio that the kernel has. It needs ftrace:
     --kernel v6.12+trace, or one that Debian built. In traces/ of the run's folder are trace.txt,
-    trace.dat (trace-cmd report, KernelShark) and trace.json (ui.perfetto.dev).
+    trace.dat (trace-cmd report, KernelShark) and trace.json (ui.perfetto.dev). The exit status is
+    that of `run`, or of `exec` for a program.
     """
     from lab.commands.execute import Order
     from lab.commands.trace import is_program, trace_program, trace_test

@@ -85,7 +85,10 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Say what this host can and cannot do, what that costs, and how to mend it."""
+    """Say what this host can and cannot do, what that costs, and how to mend it.
+
+    Exit status: 0 `vfio-lab run` can work here; 2 it cannot.
+    """
     from lab.commands.doctor import examine
     from lab.config import Lab
 

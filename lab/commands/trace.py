@@ -10,6 +10,7 @@ from lab.commands.execute import Order, execute
 from lab.commands.runner import Selection, run_suites
 from lab.config import Lab
 from lab.debug.ftrace import Wish, traced
+from lab.errors import ConfigurationError
 from lab.session import Session
 from lab.testbed import Testbed
 
@@ -20,9 +21,13 @@ def trace_test(
     lab: Lab, choice: Choice, target: str, modes: tuple[str, ...], wish: Wish, *, out: Path | None
 ) -> int:
     """Run the tests of a pytest id, or those that match an expression as with -k, and trace each.
-    Returns the exit status of that run."""
+    Returns the exit status of that run. Raises ConfigurationError where there is no such file."""
     file = Path(target.partition("::")[0])
     named = file.suffix == _TESTS
+    if (named or "/" in target) and not (file.exists() or lab.path(file).exists()):
+        raise ConfigurationError(
+            f"{file} is no file; expected a program, a test's id, or an expression as for -k"
+        )
     selection = Selection(
         suites=lab.run.suites,
         modes=modes,

@@ -8,7 +8,9 @@ import pytest
 from lab.cell import Choice, series_of
 from lab.commands import runner
 from lab.commands.runner import Selection, run_suites
+from lab.commands.trace import trace_test
 from lab.config import Lab
+from lab.debug.ftrace import Wish
 from lab.errors import ConfigurationError
 
 LAB = """
@@ -48,3 +50,9 @@ def test_unknown_names_cost_no_run(
 def test_patches_of_no_series_are_a_mistake() -> None:
     with pytest.raises(ConfigurationError, match="--patches is about a series"):
         series_of(None, 3)
+
+
+@pytest.mark.parametrize("target", ["/tmp/nosuch.c", "tests/test_nosuch.py::test_x"])
+def test_nothing_is_traced_where_there_is_no_file(lab: Lab, target: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"nosuch\.\w+ is no file; expected a program"):
+        trace_test(lab, Choice(), target, (), Wish((), ()), out=None)
