@@ -35,6 +35,7 @@ from lab.document import Document, load
 from lab.errors import ConfigurationError
 
 FILE = "lab.yaml"
+_MOST = 20  # names that an error lists: there are 61 rules, and 183 mutants
 
 
 class Content(Model):
@@ -237,7 +238,9 @@ def _unknown(name: str, names: Iterable[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "(there is none)"
+    every = list(names)
+    more = f", … ({len(every)} in all)" if len(every) > _MOST else ""
+    return ", ".join(every[:_MOST]) + more or "(there is none)"
 
 
 def _perhaps(name: str, names: Iterable[str]) -> str:

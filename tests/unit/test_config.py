@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.config import DeviceModel, GitSource, Lab, PackageSource, Variant
+from lab.config import DeviceModel, GitSource, Lab, PackageSource, Variant, known
 from lab.errors import ConfigurationError
 
 GOOD = """\
@@ -290,6 +290,14 @@ def test_an_unknown_name_on_the_command_line_lists_what_there_is(folder: Path, w
     with pytest.raises(ConfigurationError) as caught:
         getattr(lab, what)("other")
     assert caught.value.message == expected
+
+
+def test_what_is_meant_is_not_lost_in_a_long_list() -> None:
+    rules = [f"OWN-{number}" for number in range(1, 31)]
+    with pytest.raises(ConfigurationError) as caught:
+        known("rule", "OWN-300", rules)
+    assert "OWN-20, … (30 in all) (did you mean 'OWN-30'?)" in caught.value.message
+    assert "OWN-21" not in caught.value.message
 
 
 def test_paths_start_at_the_lab_and_a_tilde_is_home(
