@@ -21,11 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vfio-lab", "a lab for the kernel's VFIO code")
     add = group.addoption
     add("--lab", type=Path, metavar="DIR", help="the lab's folder (default: found upwards)")
-    add("--kernel", metavar="K", help="a kernel of lab.yaml, +fragments, or a path to a bzImage")
+    add("--kernel", metavar="K", help="a kernel of lab.yaml, src:VERSION or deb:VERSION, or a path")
     add("--series", metavar="FILE", help="patches to put on it: an mbox, a maildir, a folder")
     add("--patches", type=int, metavar="N", help="of the series only the first N")
-    add("--machine", metavar="M", help="a machine of lab.yaml")
-    add("--image", metavar="I", help="an image of lab.yaml, or a path to an initramfs")
+    add("--machine", metavar="MACHINE", help="a machine of lab.yaml")
+    add("--image", metavar="IMAGE", help="an image of lab.yaml, or a path to an initramfs")
     add("--agent", type=Path, metavar="PATH", help="the agent, compiled (default: by the lab)")
     add("--mode", action="append", metavar="MODE", help="only this mode; may be repeated")
     add("--rule", action="append", metavar="RULE", help="only this rule; may be repeated")
@@ -39,7 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--qemu-arg", action="append", metavar="ARG", help="one more word for QEMU")
     add("--slow", action="store_true", help="tests that take minutes each, too")
     add("--affected", action="store_true", help="bugs must show on kernels that should have them")
-    add("--boot-timeout", type=float, default=120.0, metavar="S", help="seconds (default: 120)")
+    add(
+        "--boot-timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="a boot may take (default: 120)",
+    )
     add("--ftrace", action="store_true", help="trace the kernel during each test's own code")
     add("--ftrace-event", action="append", metavar="E", help="these events: iommu, iommu/map, ...")
     add("--ftrace-graph", action="append", metavar="F", help="this function, and what it calls")
