@@ -32,6 +32,7 @@ from lab.vfio.uapi import (
     IommuIoasMap,
     IommuIoasUnmap,
     IommuType,
+    IommuVfioIoas,
     IrqSetFlag,
     Layout,
     MapFlag,
@@ -44,6 +45,7 @@ from lab.vfio.uapi import (
     VfioDeviceFeature,
     VfioDeviceInfo,
     VfioGroupStatus,
+    VfioIoasOp,
     VfioIommuType1DirtyBitmap,
     VfioIommuType1DirtyBitmapGet,
     VfioIommuType1DmaMap,
@@ -218,6 +220,7 @@ _FORMS: Mapping[str, Form] = {
     "IOMMU_IOAS_IOVA_RANGES": _form(IommuIoasIovaRanges, allowed_iovas=_address),
     "IOMMU_IOAS_MAP": _form(IommuIoasMap, flags=_bits(IoasMapFlag), user_va=_address),
     "IOMMU_IOAS_UNMAP": _form(IommuIoasUnmap),
+    "IOMMU_VFIO_IOAS": _form(IommuVfioIoas, op=_choice(VfioIoasOp)),
     "IOMMU_HWPT_ALLOC": _form(IommuHwptAlloc, flags=_bits(HwptFlag), data_uptr=_address),
     "VFIO_IOMMU_GET_INFO": _form(
         VfioIommuType1Info, "flags iova_pgsizes cap_offset", flags=_bits(IommuInfoFlag)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """include/uapi/linux/iommufd.h."""
 
-from ctypes import c_uint32, c_uint64
+from ctypes import c_uint16, c_uint32, c_uint64
 from enum import IntEnum, IntFlag
 
 from lab.vfio.uapi.layout import Layout, Structure, io
@@ -24,6 +24,13 @@ class HwptFlag(IntFlag):
 
     IOMMU_HWPT_ALLOC_NEST_PARENT = 1
     IOMMU_HWPT_ALLOC_DIRTY_TRACKING = 2
+
+
+class VfioIoasOp(IntEnum):
+    """What IOMMU_VFIO_IOAS does with the IOAS that serves a container's ioctls."""
+
+    IOMMU_VFIO_IOAS_SET = 1
+    IOMMU_VFIO_IOAS_CLEAR = 2
 
 
 class IoasMapFlag(IntFlag):
@@ -83,6 +90,15 @@ class IommuIoasIovaRanges(Structure):
     )
     num_iovas: int
     out_iova_alignment: int
+
+
+class IommuVfioIoas(Structure):
+    _fields_ = (
+        ("size", c_uint32),
+        ("ioas_id", c_uint32),
+        ("op", c_uint16),
+        ("__reserved", c_uint16),
+    )
 
 
 class IommuHwptAlloc(Structure):

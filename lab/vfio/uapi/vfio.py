@@ -62,12 +62,14 @@ class Feature(IntEnum):
     """What VFIO_DEVICE_FEATURE is about."""
 
     VFIO_DEVICE_FEATURE_PCI_VF_TOKEN = 0
+    VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY = 3
 
 
 class FeatureFlag(IntFlag):
     """What it shall do with it."""
 
     VFIO_DEVICE_FEATURE_SET = 1 << 17
+    VFIO_DEVICE_FEATURE_PROBE = 1 << 18
 
 
 class HotResetFlag(IntFlag):
