@@ -30,16 +30,41 @@ from lab.vfio.modes import (
     open_container,
     open_device,
 )
-from lab.vfio.uapi import DeviceRequest, GroupFlag, VfioDeviceAttachIommufdPt
+from lab.vfio.uapi import (
+    DeviceRequest,
+    Feature,
+    FeatureFlag,
+    GroupFlag,
+    IrqSetFlag,
+    PciIrq,
+    VfioDeviceAttachIommufdPt,
+    VfioDeviceFeature,
+)
 
 IOVA = 0x10_0000
+NOBODY = -1  # instead of an eventfd
 
 VIABLE = GroupFlag.VFIO_GROUP_FLAGS_VIABLE
 CONTAINER_SET = GroupFlag.VFIO_GROUP_FLAGS_CONTAINER_SET
 
+PROBE = (
+    FeatureFlag.VFIO_DEVICE_FEATURE_PROBE
+    | FeatureFlag.VFIO_DEVICE_FEATURE_SET
+    | Feature.VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+)
+TRIGGER = IrqSetFlag.VFIO_IRQ_SET_ACTION_TRIGGER
+
 USES: dict[str, Callable[[DeviceFile], object]] = {
     "GET_INFO": lambda file: file.info(),
     "GET_REGION_INFO": lambda file: file.region(0),
+    "GET_IRQ_INFO": lambda file: file.irq(PciIrq.VFIO_PCI_INTX_IRQ_INDEX),
+    "SET_IRQS": lambda file: file.set_irqs(
+        PciIrq.VFIO_PCI_REQ_IRQ_INDEX, TRIGGER, eventfds=[NOBODY]
+    ),
+    "FEATURE": lambda file: file.call(
+        DeviceRequest.VFIO_DEVICE_FEATURE, VfioDeviceFeature(flags=PROBE)
+    ),
+    "GET_PCI_HOT_RESET_INFO": lambda file: file.hot_reset_info(),
     "read": lambda file: file.pread(4, 0),
     "write": lambda file: file.pwrite(b"\0\0\0\0", 4),
     "mmap": lambda file: file.mmap(4096).close(),
@@ -167,15 +192,22 @@ def test_second_bind_is_refused_and_disturbs_nobody(
 
 
 @contract("OWN-3", *GROUP_MODES)
-def test_group_flow_keeps_multi_open(process: Process, edu: Device, mode: Mode) -> None:
-    """A second GET_DEVICE_FD of a device succeeds, and closing it leaves the first."""
+@pytest.mark.parametrize("first_goes", [False, True], ids=["second-goes", "first-goes"])
+def test_group_flow_keeps_multi_open(
+    process: Process, edu: Device, mode: Mode, first_goes: bool
+) -> None:
+    """A second GET_DEVICE_FD of a device succeeds, and closing one leaves the other."""
     with (
         joined_group(process, edu, mode) as (_, group),
         group.get_device(edu.address) as first,
+        group.get_device(edu.address) as second,
     ):
-        with group.get_device(edu.address) as second, edu_of(second) as registers:
-            assert registers.inverted(0) == 0xFFFF_FFFF
-        with edu_of(first) as registers:
+        goes, stays = (first, second) if first_goes else (second, first)
+        for file in (goes, stays):
+            with edu_of(file) as registers:
+                assert registers.inverted(0) == 0xFFFF_FFFF
+        goes.close()
+        with edu_of(stays) as registers:
             assert registers.inverted(0) == 0xFFFF_FFFF
 
 
