@@ -62,11 +62,8 @@ def _steady(racer: Op) -> tuple[Op, ...]:
     return Delay(HEAD_START), racer
 
 
-def _report(record: Recorder, duels: Sequence[Duel], names: tuple[str, str]) -> None:
-    """Who won how often, and whether they raced.
-
-    Raises Skipped when no two calls overlapped in time, as on a single processor.
-    """
+def _count(record: Recorder, duels: Sequence[Duel], names: tuple[str, str]) -> int:
+    """Record who won how often; in how many rounds the two calls overlapped in time."""
     wins = [(one.ok, other.ok) for one, other in duels]
     together = sum(a.start_ns < b.end_ns and b.start_ns < a.end_ns for a, b in duels)
     record("rounds", len(duels))
@@ -74,7 +71,15 @@ def _report(record: Recorder, duels: Sequence[Duel], names: tuple[str, str]) -> 
     record(f"{names[1]} won", wins.count((False, True)))
     record("neither won", wins.count((False, False)))
     record("at once", together)
-    if not together:
+    return together
+
+
+def _report(record: Recorder, duels: Sequence[Duel], names: tuple[str, str]) -> None:
+    """Record the same, and whether they raced.
+
+    Raises Skipped when no two calls overlapped in time, as on a single processor.
+    """
+    if not _count(record, duels, names):
         raise lacking("two processors: no round was a race")
 
 
@@ -249,6 +254,32 @@ def test_bind_and_open_are_held_up_by_a_close(
     assert not unexpected, f"errnos of bind and open, in one round: {unexpected}"
     _check_nothing_left(process, hands, edu)
     _report(record_property, duels, ("bind", "group"))
+
+
+@contract("OWN-2", Mode.COMPAT_TYPE1V2)
+def test_two_opens_of_a_group_are_held_up_by_a_close(
+    process: Process, hands: Process, edu: Device, record_property: Recorder
+) -> None:
+    """vfio_group_fops_open(): both wait for group_lock, which vfio_df_group_close() has. Neither
+    knows before it has the lock whether somebody has the group: one gets it."""
+    path = edu.group_path(hands)
+    start = Delay(HEAD_START)
+    with Iommufd.open(process, Iommufd.PATH) as iommufd:
+        program = Program(
+            setup=_device_without_its_group(edu, hands, iommufd),
+            threads=((start, openat(path, ONE)), (close(DEVICE),), (start, openat(path, OTHER))),
+            teardown=(close(ONE), close(OTHER)),
+            rounds=4 * HELD_UP_ALIKE,
+        )
+        rounds = process.run(program, timeout=TIMEOUT).rounds
+    duels = []
+    for each in rounds:
+        (*_, one), (closed,), (*_, other) = each.threads
+        assert closed.ok, "no device of the group flow was open"
+        duels.append((one, other))
+    unexpected = {(one.errno, other.errno) for one, other in duels} - {(0, EBUSY), (EBUSY, 0)}
+    assert not unexpected, f"errnos of the two, in one round: {unexpected}"
+    _count(record_property, duels, ("one", "other"))
 
 
 def _device_without_its_group(
