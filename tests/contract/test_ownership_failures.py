@@ -8,7 +8,18 @@ vfio_df_ioctl_bind_iommufd(). A failure is repeated: one lost reference may hide
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import E2BIG, EBADF, EBADFD, EFAULT, EINVAL, EMFILE, ENODEV, ENOTTY, EPERM
+from errno import (
+    E2BIG,
+    EADDRINUSE,
+    EBADF,
+    EBADFD,
+    EFAULT,
+    EINVAL,
+    EMFILE,
+    ENODEV,
+    ENOTTY,
+    EPERM,
+)
 from mmap import PROT_READ
 from resource import RLIMIT_NOFILE
 from struct import pack, unpack
@@ -16,13 +27,13 @@ from struct import pack, unpack
 import pytest
 
 from lab.agent.agent import Argument
-from lab.agent.calls import close, openat
+from lab.agent.calls import close, openat, write_file
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm, Program
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
-from lab.vfio.device import CDEVS, Device
+from lab.vfio.device import CDEVS, VFIO_PCI, Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import Cdev, Group, Iommufd
 from lab.vfio.modes import (
@@ -30,6 +41,7 @@ from lab.vfio.modes import (
     CONTAINER_MODES,
     GROUP_MODES,
     IOMMU_TYPES,
+    ContainerSpace,
     joined_group,
     open_container,
     open_device,
@@ -42,6 +54,9 @@ from lab.vfio.uapi import (
 )
 
 TRIES = 32
+MSI_WINDOW = 0xFEE0_0000
+TOKEN = "3a9f6e0c-5b1d-4c7e-8f20-6d4b1a2c3e5f"
+SOON = 5.0  # seconds
 FILES = 512  # many more than the error of the kernel's count of them, which it keeps per processor
 
 
@@ -114,6 +129,8 @@ def test_no_fd_without_set_iommu(process: Process, edu: Device, mode: Mode) -> N
         pytest.param("{address}0", ENODEV, id="longer-name"),
         pytest.param("{other}", ENODEV, id="device-of-another-group"),
         pytest.param("{address} junk", EINVAL, id="junk-after-the-name"),
+        pytest.param(f"{{address}} vf_token={TOKEN}", EINVAL, id="token-of-no-use"),
+        pytest.param("{address} vf_token=", EINVAL, id="token-that-is-none"),
     ],
 )
 def test_no_fd_for_a_wrong_name(
@@ -165,6 +182,42 @@ def test_no_fd_when_the_table_is_full(process: Process, edu: Device, mode: Mode)
                 with raises_errno(EMFILE):
                     group.get_device(edu.address)
         _succeeds_with_one_fd(group, edu)
+
+
+@contract("OWN-6", *COMPAT_MODES)
+def test_no_fd_for_a_device_that_cannot_be_attached(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_df_group_open(), `out_close_device`: the device is open when its MSI window turns out
+    to be mapped, iopt_table_enforce_dev_resv_regions()."""
+    with (
+        joined_group(process, edu, mode) as (container, group),
+        process.mmap(process.page_size) as page,
+    ):
+        ContainerSpace(container).map(MSI_WINDOW, page)
+        _fails_without_a_trace(group, edu.address, EADDRINUSE)
+        ContainerSpace(container).unmap(MSI_WINDOW, page.length)
+        _succeeds_with_one_fd(group, edu)
+
+
+@contract("OWN-6", *GROUP_MODES)
+def test_device_that_was_not_handed_out_can_go(
+    process: Process, new_process: Callable[[], Process], hands: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_group_ioctl_get_device_fd(), `err_put_device`: vfio_unregister_group_dev() would wait
+    for each reference to the device that a failure has left."""
+    with edu.open_group(process) as group, raises_errno(EINVAL):
+        group.get_device(edu.address)
+    with (
+        joined_group(process, edu, mode) as (_, group),
+        _no_free_fd(process),
+        raises_errno(EMFILE),
+    ):
+        group.get_device(edu.address)
+    unbind = write_file(f"{edu.sysfs}/driver/unbind", edu.address.encode())
+    going = new_process().start(Program(setup=unbind), timeout=60)
+    assert going.done(within=SOON), "the driver cannot let the device go"
+    edu.set_driver(hands, VFIO_PCI)
 
 
 # OWN-13 and OWN-7
