@@ -21,6 +21,7 @@ from lab.vfio.files import Cdev, DeviceFile, Iommufd
 from lab.vfio.modes import CONTAINER_MODES, joined_group, open_device
 
 IOVA = 0x10_0000
+EVERYTHING = [(0, 2**64 - 1)]
 HOST_DRIVER = "e1000"
 
 
@@ -144,10 +145,39 @@ def test_group_has_one_address_space(
 
 @contract("OWN-11", Mode.IOMMUFD)
 @pytest.mark.usefixtures("lone_siblings")
+@pytest.mark.parametrize("first_goes", [True, False], ids=["first-closes", "second-detaches"])
+def test_address_space_stays_until_the_groups_last_device_has_left_it(
+    process: Process, sibling: Device, other_sibling: Device, first_goes: bool
+) -> None:
+    """iommufd_hw_pagetable_detach(): the group is detached with the last of `device_list`, whoever
+    was attached first; what each device reserves goes with it."""
+    with (
+        _two_bound(process, sibling, other_sibling) as (iommufd, first, second),
+        process.mmap(process.page_size) as page,
+    ):
+        ioas = iommufd.ioas_alloc()
+        iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        first.attach(ioas)
+        second.attach(ioas)
+        stays = second if first_goes else first
+        stays.enable_dma()
+        if first_goes:
+            first.close()
+        else:
+            second.detach_pt()
+        assert _sees(stays, [page]) == [True]
+        assert len(iommufd.iova_ranges(ioas)) == 2
+        stays.detach_pt()
+        assert iommufd.iova_ranges(ioas) == EVERYTHING
+
+
+@contract("OWN-11", Mode.IOMMUFD)
+@pytest.mark.usefixtures("lone_siblings")
 def test_replacing_moves_the_whole_group(
     process: Process, sibling: Device, other_sibling: Device
 ) -> None:
-    """iommufd_device_do_replace(): one device is attached anew, and the other one's DMA follows."""
+    """iommufd_device_do_replace(): one device is attached anew, and the other one's DMA follows,
+    with what it reserves."""
     with ExitStack() as stack:
         iommufd, first, second = stack.enter_context(_two_bound(process, sibling, other_sibling))
         pages = [stack.enter_context(process.mmap(process.page_size)) for _ in range(2)]
@@ -160,7 +190,12 @@ def test_replacing_moves_the_whole_group(
         assert _sees(second, pages) == [True, False]
         first.attach(spaces[1])
         assert _sees(second, pages) == [False, True]
+        assert iommufd.iova_ranges(spaces[0]) == EVERYTHING
         iommufd.destroy(spaces[0])
+        first.detach_pt()
+        assert len(iommufd.iova_ranges(spaces[1])) == 2
+        second.detach_pt()
+        assert iommufd.iova_ranges(spaces[1]) == EVERYTHING
 
 
 def _sees(file: DeviceFile, pages: list[Mapping]) -> list[bool]:
