@@ -7,10 +7,12 @@ Source: drivers/vfio/iommufd.c, drivers/iommu/iommufd/device.c and drivers/iommu
 import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EBUSY, EFAULT, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP
+from errno import EADDRINUSE, EBUSY, EFAULT, EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP
+from mmap import PROT_READ
 
 import pytest
 
+from lab.agent.agent import Argument
 from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Imm
 from lab.agent.syscalls import Syscall
@@ -28,11 +30,14 @@ from lab.vfio.uapi import (
     IommuIoasIovaRanges,
     VfioDeviceAttachIommufdPt,
     VfioDeviceBindIommufdToken,
+    VfioDeviceDetachIommufdPt,
 )
 
 IOVA = 0x10_0000
 MSI_WINDOW = (0xFEE0_0000, 0xFEEF_FFFF)
 NO_OBJECT = 0xFFFF
+ATTACH = DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT
+DETACH = DeviceRequest.VFIO_DEVICE_DETACH_IOMMUFD_PT
 SYSPATH = "vfio-device-syspath"
 EVERYTHING = [(0, 2**64 - 1)]
 
@@ -55,10 +60,55 @@ def test_attach_takes_an_ioas(process: Process, edu: Device) -> None:
             cdev.attach(device)
         request = VfioDeviceAttachIommufdPt(flags=1 << 31, pt_id=ioas)
         with raises_errno(EINVAL):
-            cdev.call(DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT, request)
+            cdev.call(ATTACH, request)
         iommufd.destroy(ioas)
         ioas = iommufd.ioas_alloc()
         cdev.attach(ioas)
+
+
+@contract("IOAS-1", Mode.IOMMUFD)
+def test_attach_tells_the_page_table(process: Process, edu: Device) -> None:
+    """vfio_df_ioctl_attach_pt(): the id that comes back is that of the page table over the IOAS,
+    which is in use and can be attached to as well."""
+    with _bound(process, edu) as (iommufd, cdev, device):
+        ioas = iommufd.ioas_alloc()
+        request = VfioDeviceAttachIommufdPt(pt_id=ioas)
+        cdev.call(ATTACH, request)
+        assert request.pt_id not in (ioas, device)
+        with raises_errno(EBUSY):
+            iommufd.destroy(request.pt_id)
+        cdev.attach(request.pt_id)
+
+
+@contract("IOAS-1", Mode.IOMMUFD)
+def test_bad_argument_of_attach_and_detach_changes_nothing(process: Process, edu: Device) -> None:
+    """vfio_df_ioctl_attach_pt() and vfio_df_ioctl_detach_pt(): too small an argsz, NULL, a flag;
+    and a page that is read-only, where ATTACH fails after the device was attached."""
+    with _bound(process, edu) as (iommufd, cdev, _), process.mmap(process.page_size) as page:
+        ioas = iommufd.ioas_alloc()
+        page.write(0, bytes(VfioDeviceAttachIommufdPt(pt_id=ioas)))
+        process.syscall(Syscall.MPROTECT, page.address, page.length, PROT_READ)
+        attaches: tuple[tuple[Argument, int], ...] = (
+            (VfioDeviceAttachIommufdPt(argsz=11, pt_id=ioas), EINVAL),
+            (0, EFAULT),
+            (page.address, EFAULT),
+        )
+        for argument, errno in attaches:
+            with raises_errno(errno):
+                cdev.call(ATTACH, argument)
+            assert iommufd.iova_ranges(ioas) == EVERYTHING
+        cdev.attach(ioas)
+        detaches: tuple[tuple[Argument, int], ...] = (
+            (VfioDeviceDetachIommufdPt(argsz=7), EINVAL),
+            (VfioDeviceDetachIommufdPt(flags=1 << 31), EINVAL),
+            (0, EFAULT),
+        )
+        for argument, errno in detaches:
+            with raises_errno(errno):
+                cdev.call(DETACH, argument)
+            assert len(iommufd.iova_ranges(ioas)) == 2
+        cdev.detach_pt()
+        assert iommufd.iova_ranges(ioas) == EVERYTHING
 
 
 @contract("IOAS-2", Mode.IOMMUFD)
@@ -107,6 +157,27 @@ def test_failed_replace_changes_nothing(process: Process, edu: Device) -> None:
         registers.copy_in(IOVA, 9)
         registers.copy_out(IOVA + 64, 9)
         assert page.read(64, 9) == b"as before"
+
+
+@contract("IOAS-2", Mode.IOMMUFD)
+@pytest.mark.parametrize("attached", [False, True], ids=["attach", "replace"])
+def test_attach_that_cannot_be_finished_holds_nothing(
+    process: Process, edu: Device, attached: bool
+) -> None:
+    """device.c: iommufd_device_auto_get_domain(), `out_abort`: the IOAS has a mapping where the
+    device's MSI window is, and the page table that was to be its first one goes again."""
+    with _bound(process, edu) as (iommufd, cdev, _), process.mmap(4096) as page:
+        before, wanted = iommufd.ioas_alloc(), iommufd.ioas_alloc()
+        iommufd.ioas_map(wanted, MSI_WINDOW[0], page.address, page.length)
+        if attached:
+            cdev.attach(before)
+        with raises_errno(EADDRINUSE):
+            cdev.attach(wanted)
+        assert (len(iommufd.iova_ranges(before)) == 2) == attached
+        iommufd.ioas_unmap(wanted, MSI_WINDOW[0], page.length)
+        assert iommufd.iova_ranges(wanted) == EVERYTHING
+        iommufd.destroy(wanted)
+        cdev.attach(before)
 
 
 @contract("IOAS-2", Mode.IOMMUFD)
