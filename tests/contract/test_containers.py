@@ -82,6 +82,27 @@ def test_set_iommu_needs_a_type_that_the_kernel_has(
         container.set_iommu(IOMMU_TYPES[mode])
 
 
+@contract("CON-2", *GROUP_MODES)
+def test_nothing_is_mapped_before_set_iommu(process: Process, edu: Device, mode: Mode) -> None:
+    """EINVAL without a driver: container.c: vfio_fops_unl_ioctl(). An iommufd has no address space
+    before a group has joined: ENODEV."""
+    errno = ENODEV if mode in COMPAT_MODES else EINVAL
+    with (
+        open_container(process, mode) as container,
+        edu.open_group(process) as group,
+        process.mmap(4096) as page,
+    ):
+        space = ContainerSpace(container)
+        with raises_errno(errno):
+            space.map(IOVA, page)
+        group.set_container(container)
+        if mode in CONTAINER_MODES:
+            with raises_errno(errno):
+                space.map(IOVA, page)
+        container.set_iommu(IOMMU_TYPES[mode])
+        space.map(IOVA, page)
+
+
 @contract("CON-2", *CONTAINER_MODES)
 def test_a_container_sets_its_iommu_once(process: Process, edu: Device, mode: Mode) -> None:
     """container.c: vfio_ioctl_set_iommu(), `container->iommu_driver`."""
@@ -155,6 +176,33 @@ def test_unset_container_with_a_device_open(process: Process, edu: Device, mode:
         group.unset_container()
         if mode in COMPAT_MODES:
             device.info()
+
+
+@contract("CON-4", *CONTAINER_MODES)
+def test_unset_container_waits_for_every_device(
+    process: Process,
+    hands: Process,
+    sibling: Device,
+    other_sibling: Device,
+    nic: Device,
+    mode: Mode,
+) -> None:
+    """container.c: vfio_group_use_container() counts the group's devices: EBUSY until the last one
+    is closed."""
+    with (
+        nic.driven_by(hands, None),
+        joined_group(process, sibling, mode) as (_, group),
+        group.get_device(sibling.address) as first,
+        group.get_device(other_sibling.address) as second,
+    ):
+        with raises_errno(EBUSY):
+            group.unset_container()
+        first.close()
+        with raises_errno(EBUSY):
+            group.unset_container()
+        second.info()
+        second.close()
+        group.unset_container()
 
 
 @contract("CON-4", *GROUP_MODES)
