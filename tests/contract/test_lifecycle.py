@@ -6,7 +6,7 @@ Source: drivers/vfio/vfio_main.c, vfio_unregister_group_dev(), and the files' re
 
 import time
 from collections.abc import Callable, Iterator
-from errno import ENODEV, ENOENT
+from errno import EINVAL, ENODEV, ENOENT
 from itertools import islice
 from select import POLLIN
 from signal import SIGKILL
@@ -24,7 +24,16 @@ from lab.testing import contract, raises_errno
 from lab.vfio.device import VFIO_PCI, Device, pinned_pages
 from lab.vfio.edu import BUFFER, Command, Edu, edu_of
 from lab.vfio.files import Cdev, Container, DeviceFile, Group, Iommufd
-from lab.vfio.modes import IOMMU_TYPES, container_path, open_device
+from lab.vfio.modes import (
+    COMPAT_MODES,
+    GROUP_MODES,
+    IOMMU_TYPES,
+    ContainerSpace,
+    container_path,
+    joined_group,
+    open_container,
+    open_device,
+)
 from lab.vfio.uapi import IrqSetFlag, PciCommand, PciIrq
 
 IOVA = 0x10_0000
@@ -73,6 +82,71 @@ def test_unbind_waits_for_the_file_that_is_open(
             Group.open(hands, group_path)
     finally:
         edu.set_driver(hands, VFIO_PCI)
+
+
+@contract("LIFE-1", Mode.IOMMUFD)
+def test_unbind_waits_for_a_parked_file(
+    process: Process, new_process: Callable[[], Process], hands: Process, edu: Device
+) -> None:
+    """vfio_device_fops_cdev_open() takes the registration: a file is in use before it is bound."""
+    unbinder = new_process()
+    try:
+        with edu.open_cdev(process) as cdev:
+            going = unbinder.start(_unbind(edu), timeout=60)
+            assert not going.done(within=0.2)
+            with raises_errno(EINVAL):
+                cdev.info()
+        assert [result.errno for result in going.wait().rounds[0].setup] == [0, 0, 0]
+        assert edu.driver(hands) is None
+    finally:
+        edu.set_driver(hands, VFIO_PCI)
+
+
+@contract("LIFE-1")
+def test_unbind_waits_although_it_is_killed(
+    process: Process, new_process: Callable[[], Process], hands: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_unregister_group_dev(), `interrupted`: a signal ends the sleep and not the wait."""
+    unbinder = new_process()
+    with process.eventfd() as event, open_device(process, edu, mode) as opened:
+        opened.device.set_irqs(
+            PciIrq.VFIO_PCI_REQ_IRQ_INDEX,
+            IrqSetFlag.VFIO_IRQ_SET_ACTION_TRIGGER,
+            eventfds=[event.fd],
+        )
+        unbinder.start(_unbind(edu), timeout=60)
+        assert _came(event), "nobody was asked to let the device go"
+        hands.syscall(Syscall.KILL, unbinder.pid, SIGKILL)
+        time.sleep(0.2)
+        assert hands.exists(f"/proc/{unbinder.pid}"), "the driver went although a file is open"
+        with edu_of(opened.device) as registers:
+            assert registers.inverted(0) == 0xFFFF_FFFF
+    _ends(hands, unbinder)
+    assert edu.driver(hands) is None
+    edu.set_driver(hands, VFIO_PCI)
+
+
+@contract("LIFE-1", *GROUP_MODES)
+def test_group_that_has_lost_its_last_device_is_empty(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_device_remove_group(): nobody waits for a group's file. It leaves its container, with
+    what is mapped there, and nothing can be had from it any more. A device that comes back brings
+    a group of its own."""
+    before = pinned_pages(hands)
+    with joined_group(process, edu, mode) as (container, group), process.mmap(4096) as page:
+        ContainerSpace(container).map(IOVA, page)
+        with edu.driven_by(hands, None):
+            with raises_errno(ENODEV):
+                group.get_device(edu.address)
+            with raises_errno(ENODEV):
+                group.status()
+            assert pinned_pages(hands) == before
+        edu.open_group(process).close()
+    with open_container(process, mode) as container, edu.open_group(process) as group:
+        with edu.driven_by(hands, None), raises_errno(ENODEV):
+            group.set_container(container)
+        edu.open_group(process).close()
 
 
 def _iommufd_flow(process: Process, device: Device) -> Iterator[DeviceFile | None]:
@@ -131,6 +205,11 @@ def _flow(process: Process, device: Device, mode: Mode) -> Iterator[None]:
 def _kill(hands: Process, process: Process) -> None:
     """SIGKILL, and wait until the kernel has cleared up."""
     hands.syscall(Syscall.KILL, process.pid, SIGKILL)
+    _ends(hands, process)
+
+
+def _ends(hands: Process, process: Process) -> None:
+    """Wait until it has."""
     deadline = Deadline.after(SOON)
     while hands.exists(f"/proc/{process.pid}"):
         assert not deadline.passed, "the killed process is still there"
@@ -152,6 +231,25 @@ def test_closed_device_gives_the_iommufd_back(
         assert pinned_pages(hands) == before + 1
         iommufd.close()
         assert pinned_pages(hands) == before, "somebody holds the iommufd"
+
+
+@contract("LIFE-3", *COMPAT_MODES)
+def test_closed_group_gives_the_iommufd_back(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_group_fops_release() puts it, although nobody has unset it. A page table that user space
+    made keeps pinned what is mapped; the first objects are the IOAS and the device."""
+    before = pinned_pages(hands)
+    ioas, device = 1, 2
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, process.mmap(4096) as page:
+        with edu.open_group(process) as group:
+            group.set_container(iommufd)
+            with group.get_device(edu.address):
+                iommufd.hwpt_alloc(device, ioas)
+                iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        assert pinned_pages(hands) == before + 1
+        iommufd.close()
+        assert pinned_pages(hands) == before, f"{mode}: somebody holds the iommufd"
 
 
 @contract("LIFE-3")
