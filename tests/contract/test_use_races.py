@@ -199,6 +199,24 @@ def test_map_races_with_unmap_and_dma(
     _is_as_before(process, edu, mode)
 
 
+@contract("LIFE-4", Mode.IOMMUFD)
+def test_attach_races_with_detach(process: Process, edu: Device) -> None:
+    """device_cdev.c: vfio_df_ioctl_attach_pt() and its counterpart under dev_set->lock. Both may be
+    repeated, so each succeeds, whoever has attached the device or detached it before."""
+    rounds, repeats = 10, 5
+    with process.mmap(process.page_size) as page:
+        *steps, attach, _ = (step.call for step in way_in(process, edu, Mode.IOMMUFD, IOVA, page))
+        detach = way_back(Mode.IOMMUFD, IOVA, page.length)[1].call
+        both = (attach, detach) * repeats
+        program = Program(
+            setup=tuple(steps), threads=(both, both), teardown=closes(), rounds=rounds
+        )
+        results = process.run(program, timeout=TIMEOUT).rounds
+    for each in results:
+        assert all(result.ok for thread in (each.setup, *each.threads) for result in thread)
+    _is_as_before(process, edu, Mode.IOMMUFD)
+
+
 @contract("LIFE-4")
 def test_unmap_races_with_unmap(
     process: Process, edu: Device, mode: Mode, record_property: Recorder
