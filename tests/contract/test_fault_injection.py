@@ -19,7 +19,7 @@ import pytest
 from lab.agent.calls import close, openat
 from lab.agent.memory import Mapping as Memory
 from lab.agent.process import Process
-from lab.agent.program import Buf, Call, Imm, Reg, Result
+from lab.agent.program import Buf, Call, Field, Imm, Reg, Result
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, not_applicable
@@ -35,6 +35,7 @@ from lab.vfio.steps import (
     way_back,
     way_in,
 )
+from lab.vfio.uapi import GroupRequest
 
 IOVA = 0x10_0000
 PAGES = 16
@@ -59,6 +60,7 @@ class Own(IntEnum):
     FAILED = Place.FREE  # what the step that was to fail has got
     PROBE = Place.FREE + 1
     NTH = Place.FREE + 2
+    OTHER_GROUP = Place.FREE + 3
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group:
         # All closes; a step that had succeeded was done twice, and may have got two of its kind.
         (
             *(unmap_bar(process, place) for place in (Own.FAILED, Place.BAR)),
-            *map(close, (Own.FAILED, Own.NTH)),
+            *map(close, (Own.FAILED, Own.NTH, Own.OTHER_GROUP)),
             *closes(),
         ),
     )
@@ -172,12 +174,14 @@ def _answers(probes: Sequence[Result]) -> tuple[tuple[int, int], ...]:
     return tuple((result.value, result.errno) for result in probes)
 
 
-def _sweep(process: Process, flow: Sequence[Step], group: str) -> tuple[Counter[str], int]:
-    """Every step with its 1st, 2nd, … allocation failing; failures by step, and how many
-    allocations failed in all: the kernel can do without some."""
+def _sweep(
+    process: Process, flow: Sequence[Step], group: str, start: int = 0
+) -> tuple[Counter[str], int]:
+    """Every step, or those from `start` on, with its 1st, 2nd, … allocation failing; failures by
+    step, and how many allocations failed in all: the kernel can do without some."""
     failures: Counter[str] = Counter()
     injected = 0
-    for number, step in enumerate(flow):
+    for number, step in enumerate(flow[start:], start):
         for nth in count(1):
             assert nth < MOST, f"{step.name} never gets through"
             attempt = _attempt(process, flow, number, nth, group)
@@ -256,4 +260,33 @@ def test_step_of_the_group_flow_without_memory_changes_nothing(
         with _same_memory(process):
             failures, injected = _sweep(process, flow, group)
     _is_as_before(process, hands, awake, mode)
+    _report(record_property, failures, injected)
+
+
+@contract("CON-5", *GROUP_MODES)
+def test_second_group_without_memory_stays_out(
+    process: Process,
+    hands: Process,
+    awake: Device,
+    resettable: Device,
+    mode: Mode,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """container.c: vfio_container_attach_group(). Its DMA is not claimed, and the first one's works
+    on in the container."""
+    with process.mmap(PAGES * process.page_size) as memory:
+        memory.write(0, b"\1")
+        first = way_in(process, awake, mode, IOVA, memory)
+        fd = Buf(size=4, inputs=(Field(0, 4, Place.CONTEXT),))
+        join = Imm(GroupRequest.VFIO_GROUP_SET_CONTAINER), fd
+        second = (
+            Step("open of the second group", openat(resettable.group_path(hands), Own.OTHER_GROUP)),
+            Step(
+                "SET_CONTAINER of the second group",
+                Call(Syscall.IOCTL, (Reg(Own.OTHER_GROUP), *join)),
+            ),
+        )
+        group = awake.group_path(hands)
+        failures, injected = _sweep(process, (*first, *second), group, len(first) + 1)
+    _is_as_before(process, hands, resettable, mode)
     _report(record_property, failures, injected)
