@@ -20,7 +20,14 @@ from lab.vfio.device import CDEVS, VFIO_PCI, Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import Container, Group, Iommufd
 from lab.vfio.parameter import parameter, turned_on
-from lab.vfio.uapi import ContainerRequest, Extension, IommuType
+from lab.vfio.uapi import (
+    ContainerRequest,
+    Extension,
+    IommufdRequest,
+    IommuType,
+    IommuVfioIoas,
+    VfioIoasOp,
+)
 
 MACHINE = "no-iommu"
 UNSAFE = parameter("vfio", "enable_unsafe_noiommu_mode")
@@ -157,5 +164,37 @@ def test_every_step_needs_the_capability(
         container.call(ContainerRequest.VFIO_SET_IOMMU, NOIOMMU)
         with _without_rawio(process):
             group.get_device(edu.address)
+        with group.get_device(edu.address) as device:
+            device.info()
+
+
+@contract("NOIO-1")
+@on_machine(MACHINE)
+def test_an_iommufd_with_an_address_space_is_refused(
+    process: Process, edu: Device, group_path: str
+) -> None:
+    """Whoever has an IOAS for a container's ioctls expects a translation.
+
+    EINVAL from SET_CONTAINER, iommufd_vfio_compat_set_no_iommu(); EPERM from GET_DEVICE_FD,
+    vfio_df_group_open().
+    """
+    if not process.exists(Iommufd.PATH):
+        raise not_applicable(f"this kernel has no {Iommufd.PATH}")
+
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, Group.open(process, group_path) as group:
+        ioas = iommufd.ioas_alloc()
+
+        def serve(op: VfioIoasOp) -> None:
+            iommufd.call(IommufdRequest.IOMMU_VFIO_IOAS, IommuVfioIoas(op=op, ioas_id=ioas))
+
+        serve(VfioIoasOp.IOMMU_VFIO_IOAS_SET)
+        with raises_errno(EINVAL):
+            group.set_container(iommufd)
+        serve(VfioIoasOp.IOMMU_VFIO_IOAS_CLEAR)
+        group.set_container(iommufd)
+        serve(VfioIoasOp.IOMMU_VFIO_IOAS_SET)
+        with raises_errno(EPERM):
+            group.get_device(edu.address)
+        serve(VfioIoasOp.IOMMU_VFIO_IOAS_CLEAR)
         with group.get_device(edu.address) as device:
             device.info()

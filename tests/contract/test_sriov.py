@@ -17,7 +17,7 @@ from lab.contract import Mode
 from lab.testing import contract, lacking, not_applicable, raises_errno
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.files import DeviceFile, Iommufd
-from lab.vfio.modes import joined_group, open_device
+from lab.vfio.modes import GROUP_MODES, joined_group, open_device
 from lab.vfio.uapi import (
     BindFlag,
     DeviceFlag,
@@ -106,3 +106,17 @@ def test_virtual_function_needs_the_token_of_its_physical_one(
             other.info()
     with open_device(process, physical, mode) as opened:
         opened.device.info()
+
+
+@contract("SRV-1", *GROUP_MODES)
+def test_token_behind_the_name_of_a_physical_function_becomes_its_token(
+    process: Process, physical: Device, virtual: Device, mode: Mode
+) -> None:
+    """While no virtual function is in use: uuid_copy() in vfio_pci_validate_vf_token()."""
+    token = uuid4()
+    with _taken(process, physical, mode, token) as file:
+        file.info()
+    with raises_errno(EACCES), _taken(process, virtual, mode, WRONG):
+        pass
+    with _taken(process, virtual, mode, token) as file:
+        file.info()
