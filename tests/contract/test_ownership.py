@@ -17,7 +17,7 @@ import pytest
 from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
-from lab.testing import contract, raises_errno
+from lab.testing import contract, not_applicable, raises_errno
 from lab.vfio.device import Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import DeviceFile, Iommufd
@@ -26,6 +26,7 @@ from lab.vfio.modes import (
     CONTAINER_MODES,
     GROUP_MODES,
     ContainerSpace,
+    has_type1,
     joined_group,
     open_container,
     open_device,
@@ -356,3 +357,25 @@ def test_iommufd_refuses_a_device_whose_group_a_host_driver_shares(
             group.get_device(sibling.address)
         with nic.driven_by(hands, None):
             group.get_device(sibling.address).close()
+
+
+@contract("OWN-9", *COMPAT_MODES)
+def test_container_refuses_a_group_that_an_iommufd_owns(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """iommu_group_claim_dma_owner(): a device of an iommufd outlives its group's file, and so does
+    the claim."""
+    if not has_type1(process):
+        raise not_applicable("this kernel has no type1")
+    with (
+        joined_group(process, edu, mode) as (_, group),
+        group.get_device(edu.address) as device,
+        open_container(process, Mode.TYPE1V2) as container,
+    ):
+        group.close()
+        with edu.open_group(process) as again:
+            assert again.status() == 0
+            with raises_errno(EPERM):
+                again.set_container(container)
+            device.close()
+            again.set_container(container)

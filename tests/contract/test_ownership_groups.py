@@ -76,6 +76,16 @@ def test_container_keeps_host_drivers_away_before_a_device_is_opened(
         nic.set_driver(hands, HOST_DRIVER)
 
 
+@contract("OWN-10")
+def test_kernel_does_not_take_an_owned_group_back(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """iommu_group_store_type(): EPERM for another default domain; before 6.5 EBUSY, for any driver.
+    Without an owner it succeeds: test_dma_blocking.py."""
+    with open_device(process, edu, mode), raises_errno(EPERM, EBUSY):
+        hands.write_text(f"{edu.sysfs}/iommu_group/type", "identity")
+
+
 # OWN-11
 
 
