@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from errno import ENOMEM
 from itertools import count
 
 import pytest
@@ -23,8 +24,9 @@ from lab.agent.program import Buf, Call, Field, Imm, Reg, Result
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, not_applicable
-from lab.vfio.device import Device
-from lab.vfio.modes import GROUP_MODES, open_device
+from lab.vfio.device import Device, pinned_pages
+from lab.vfio.files import Iommufd
+from lab.vfio.modes import COMPAT_MODES, GROUP_MODES, open_device
 from lab.vfio.steps import (
     Place,
     Step,
@@ -133,16 +135,18 @@ def _probes(group: str) -> tuple[Call, ...]:
     )
 
 
+def _set_nth(number: int) -> Call:
+    """0: from now on none fails."""
+    text = str(number).encode()
+    words = Reg(Own.NTH), Buf(text, returned=False), Imm(len(text)), Imm(0)
+    return Call(Syscall.PWRITE64, words)
+
+
 def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group: str) -> Attempt:
     """Walk the flow; at `step` let the n-th allocation fail, then do that step again and go on.
 
     All of it is one program, because fail-nth is the thread's own.
     """
-
-    def set_nth(number: int) -> Call:
-        text = str(number).encode()
-        words = Reg(Own.NTH), Buf(text, returned=False), Imm(len(text)), Imm(0)
-        return Call(Syscall.PWRITE64, words)
 
     call = flow[step].call
     spare = None if call.register is None else Own.FAILED
@@ -151,7 +155,7 @@ def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group:
     parts = (
         (openat(NTH, Own.NTH), *(each.call for each in flow[:step])),
         probes,
-        (set_nth(nth), replace(call, register=spare), Call(Syscall.PREAD64, words), set_nth(0)),
+        (_set_nth(nth), replace(call, register=spare), Call(Syscall.PREAD64, words), _set_nth(0)),
         probes,
         tuple(each.call for each in flow[step:]),
         # All closes; a step that had succeeded was done twice, and may have got two of its kind.
@@ -261,6 +265,30 @@ def test_step_of_the_group_flow_without_memory_changes_nothing(
             failures, injected = _sweep(process, flow, group)
     _is_as_before(process, hands, awake, mode)
     _report(record_property, failures, injected)
+
+
+@contract("OWN-6", *COMPAT_MODES)
+@pytest.mark.usefixtures("both_flows")
+def test_set_container_without_memory_lets_go_of_the_iommufd(
+    process: Process, hands: Process, edu: Device, resettable: Device, mode: Mode
+) -> None:
+    """group.c: vfio_group_ioctl_set_container() puts it. A page table that user space made for
+    another device keeps pinned what is mapped, until the last reference is gone."""
+    before = pinned_pages(hands)
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, process.mmap(process.page_size) as page:
+        with resettable.open_cdev(process) as cdev:
+            ioas = iommufd.ioas_alloc()
+            iommufd.hwpt_alloc(cdev.bind(iommufd), ioas)
+            iommufd.ioas_map(ioas, IOVA, page.address, page.length)
+        with edu.open_group(process) as group:
+            fd = Buf(iommufd.fd.to_bytes(4, "little"))
+            request = Imm(group.fd), Imm(GroupRequest.VFIO_GROUP_SET_CONTAINER), fd
+            join = Call(Syscall.IOCTL, request)
+            ops = openat(NTH, Own.NTH), _set_nth(1), join, _set_nth(0), close(Own.NTH)
+            assert process.batch(ops)[2].errno == ENOMEM
+        assert pinned_pages(hands) == before + 1
+        iommufd.close()
+        assert pinned_pages(hands) == before, f"{mode}: somebody holds the iommufd"
 
 
 @contract("CON-5", *GROUP_MODES)
