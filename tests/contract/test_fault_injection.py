@@ -17,14 +17,14 @@ from itertools import count
 
 import pytest
 
-from lab.agent.calls import close, openat
+from lab.agent.calls import close, openat, write_file
 from lab.agent.memory import Mapping as Memory
 from lab.agent.process import Process
-from lab.agent.program import Buf, Call, Field, Imm, Reg, Result
+from lab.agent.program import Buf, Call, Field, Imm, Program, Reg, Result
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.testing import contract, not_applicable
-from lab.vfio.device import Device, pinned_pages
+from lab.vfio.device import VFIO_PCI, Device, pinned_pages
 from lab.vfio.files import Iommufd
 from lab.vfio.modes import COMPAT_MODES, GROUP_MODES, open_device
 from lab.vfio.steps import (
@@ -41,6 +41,7 @@ from lab.vfio.uapi import GroupRequest
 
 IOVA = 0x10_0000
 PAGES = 16
+SOON = 5.0  # seconds
 MOST = 400  # allocations that no step comes near
 NTH = "/proc/thread-self/fail-nth"
 KNOBS: Mapping[str, str] = {
@@ -66,11 +67,14 @@ class Own(IntEnum):
 
 
 @pytest.fixture
-def awake(hands: Process, edu: Device) -> Iterator[Device]:
+def awake(hands: Process, edu: Device, new_process: Callable[[], Process]) -> Iterator[Device]:
     """An edu that is enabled before vfio-pci gets it, as by a user of sysfs.
 
     Otherwise each open has ACPICA interpret _PRT to route INTx, hundreds of allocations that are
     not VFIO's, and 6.12's does not survive that all of them fail.
+
+    The driver must be able to let it go afterwards: vfio_unregister_group_dev() waits for each
+    reference that a failure has left.
     """
 
     def enable(value: int) -> None:
@@ -78,10 +82,12 @@ def awake(hands: Process, edu: Device) -> Iterator[Device]:
             hands.write_text(f"{edu.sysfs}/enable", str(value))
 
     enable(1)
-    try:
-        yield edu
-    finally:
-        enable(0)
+    yield edu
+    unbind = write_file(f"{edu.sysfs}/driver/unbind", edu.address.encode())
+    going = new_process().start(Program(setup=unbind), timeout=60)
+    assert going.done(within=SOON), "the driver cannot let the device go"
+    edu.set_driver(hands, VFIO_PCI)
+    enable(0)
 
 
 @dataclass(frozen=True)
