@@ -191,13 +191,22 @@ class Container(VfioFile):
 
     def iova_ranges(self) -> list[tuple[int, int]]:
         """First and last address of each range that may be mapped."""
-        _, chain = self.info()
-        wanted = InfoCapability.VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE
-        (found,) = [each.data for each in chain if each.id == wanted]
+        found = self._capability(InfoCapability.VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE)
         whole = bytes(VfioInfoCapHeader()) + found
         head = VfioIommuType1InfoCapIovaRange.from_buffer_copy(whole)
         ranges = (VfioIovaRange * head.nr_iovas).from_buffer_copy(whole, ctypes.sizeof(head))
         return [(each.start, each.end) for each in ranges]
+
+    def dma_avail(self) -> int:
+        """How many more mappings it may have."""
+        found = self._capability(InfoCapability.VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)
+        return int.from_bytes(found[:4], "little")
+
+    def _capability(self, wanted: InfoCapability) -> bytes:
+        """The one with this id, without its header."""
+        _, chain = self.info()
+        (found,) = [each.data for each in chain if each.id == wanted]
+        return found
 
     def info(self) -> tuple[VfioIommuType1Info, list[Capability]]:
         """GET_INFO with the chain behind it."""
@@ -341,10 +350,11 @@ class Cdev(DeviceFile):
         self.call(DeviceRequest.VFIO_DEVICE_BIND_IOMMUFD, bind)
         return bind.out_devid
 
-    def attach(self, page_table: int) -> None:
-        """Attach the device to an IOAS or HWPT of its iommufd."""
+    def attach(self, page_table: int) -> int:
+        """Attach the device to an IOAS or HWPT of its iommufd; the id of the HWPT that it got."""
         request = VfioDeviceAttachIommufdPt(pt_id=page_table)
         self.call(DeviceRequest.VFIO_DEVICE_ATTACH_IOMMUFD_PT, request)
+        return request.pt_id
 
     def detach_pt(self) -> None:
         """Detach it: its DMA is blocked again."""

@@ -42,8 +42,8 @@ class AddressSpace(ABC):
         """The bytes that were unmapped."""
 
     @abstractmethod
-    def unmap_all(self) -> None:
-        """Unmap everything."""
+    def unmap_all(self) -> int:
+        """Unmap everything; the bytes that there were."""
 
     @abstractmethod
     def iova_ranges(self) -> list[tuple[int, int]]:
@@ -63,8 +63,8 @@ class Ioas(AddressSpace):
     def unmap(self, iova: int, length: int) -> int:
         return self.iommufd.ioas_unmap(self.identity, iova, length)
 
-    def unmap_all(self) -> None:
-        self.iommufd.ioas_unmap(self.identity, 0, 2**64 - 1)
+    def unmap_all(self) -> int:
+        return self.iommufd.ioas_unmap(self.identity, 0, 2**64 - 1)
 
     def iova_ranges(self) -> list[tuple[int, int]]:
         return self.iommufd.iova_ranges(self.identity)
@@ -82,8 +82,8 @@ class ContainerSpace(AddressSpace):
     def unmap(self, iova: int, length: int) -> int:
         return self.container.unmap_dma(iova, length)
 
-    def unmap_all(self) -> None:
-        self.container.unmap_dma(0, 0, UnmapFlag.VFIO_DMA_UNMAP_FLAG_ALL)
+    def unmap_all(self) -> int:
+        return self.container.unmap_dma(0, 0, UnmapFlag.VFIO_DMA_UNMAP_FLAG_ALL)
 
     def iova_ranges(self) -> list[tuple[int, int]]:
         return self.container.iova_ranges()

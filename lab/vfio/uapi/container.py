@@ -68,6 +68,7 @@ class InfoCapability(IntEnum):
     """Ids in the capability chain of VFIO_IOMMU_GET_INFO."""
 
     VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE = 1
+    VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL = 3
 
 
 class VfioIommuType1DmaMap(Structure):
