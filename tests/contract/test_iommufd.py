@@ -197,6 +197,45 @@ def test_what_a_device_reserves_goes_with_it(process: Process, edu: Device) -> N
         assert iommufd.iova_ranges(spaces[1]) == EVERYTHING
 
 
+@contract("IOAS-2", Mode.IOMMUFD)
+def test_what_another_device_reserves_stays(
+    process: Process, edu: Device, resettable: Device
+) -> None:
+    """io_pagetable.c: __iopt_remove_reserved_iova() takes what is its owner's and nothing else."""
+    with (
+        _bound(process, edu) as (iommufd, cdev, _),
+        resettable.open_cdev(process) as other,
+        process.mmap(4096) as page,
+    ):
+        other.bind(iommufd)
+        ioas = iommufd.ioas_alloc()
+        cdev.attach(ioas)
+        other.attach(ioas)
+        ranges = iommufd.iova_ranges(ioas)
+        cdev.detach_pt()
+        assert iommufd.iova_ranges(ioas) == ranges
+        with raises_errno(EINVAL):
+            iommufd.ioas_map(ioas, MSI_WINDOW[0], page.address, page.length)
+        other.detach_pt()
+        assert iommufd.iova_ranges(ioas) == EVERYTHING
+
+
+@contract("IOAS-3", Mode.IOMMUFD)
+def test_page_table_that_the_kernel_made_is_not_destroyed(process: Process, edu: Device) -> None:
+    """ATTACH to an IOAS answers with its id; it goes with the last device, and the IOAS can."""
+    with _bound(process, edu) as (iommufd, cdev, _):
+        ioas = iommufd.ioas_alloc()
+        table = cdev.attach(ioas)
+        assert table != ioas
+        for used in (ioas, table):
+            with raises_errno(EBUSY):
+                iommufd.destroy(used)
+        cdev.detach_pt()
+        with raises_errno(ENOENT):
+            iommufd.destroy(table)
+        iommufd.destroy(ioas)
+
+
 @contract("IOAS-3", Mode.IOMMUFD)
 def test_what_is_in_use_is_not_destroyed(process: Process, edu: Device) -> None:
     """EBUSY for the device, the IOAS and its page table, and the device works on."""

@@ -127,6 +127,24 @@ def test_a_user_pins_up_to_the_limit(user: Process, edu: Device, mode: Mode) -> 
             opened.space.map_range(ELSEWHERE + PAGE, more + PAGE, PAGE)
 
 
+@contract("MAP-10", Mode.IOMMUFD)
+@pytest.mark.usefixtures("given")
+def test_mapping_past_the_limit_is_left_in_no_page_table(user: Process, edu: Device) -> None:
+    """pages.c: iopt_area_fill_domains() asks for the limit when all page tables hold the pages, and
+    then undoes each: an entry that is left would be in the next mapping's way."""
+    with (
+        Iommufd.open(user, Iommufd.PATH) as iommufd,
+        edu.open_cdev(user) as cdev,
+        user.mmap((LIMIT + 1) * PAGE) as memory,
+    ):
+        device, ioas = cdev.bind(iommufd), iommufd.ioas_alloc()
+        for _ in range(3):
+            iommufd.hwpt_alloc(device, ioas)
+        with raises_errno(ENOMEM):
+            iommufd.ioas_map(ioas, IOVA, memory.address, memory.length)
+        iommufd.ioas_map(ioas, IOVA, memory.address, LIMIT * PAGE)
+
+
 @contract("MAP-10")
 @pytest.mark.usefixtures("given")
 def test_closing_gives_the_pages_back(

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""MAP and DMA-2 where page tables come and go: an IOAS may be mapped before a device is attached to
+it, and may have several page tables (IOMMU_HWPT_ALLOC), which hold the same at any time.
+
+Source: drivers/iommu/iommufd/io_pagetable.c, iopt_table_add_domain(), iopt_table_remove_domain(),
+and drivers/iommu/iommufd/pages.c.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EADDRINUSE, EFAULT
+
+import pytest
+
+from lab.agent.process import Process
+from lab.contract import Mode
+from lab.expected import Announced
+from lab.testing import contract, raises_errno
+from lab.vfio.device import Device, pinned_pages
+from lab.vfio.edu import Edu, edu_of
+from lab.vfio.files import Cdev, Iommufd
+
+IOVA = 0x10_0000
+PAGE = 4096
+MSI_WINDOW = 0xFEE0_0000
+BEYOND_ANY_WIDTH = 2**57
+EVERYTHING = [(0, 2**64 - 1)]
+WORD = b"sixteen bytes..."
+
+
+@contextmanager
+def _bound(process: Process, device: Device) -> Iterator[tuple[Iommufd, Cdev, int]]:
+    """An iommufd, a file that is bound to it, and the device's id there."""
+    with Iommufd.open(process, Iommufd.PATH) as iommufd, device.open_cdev(process) as cdev:
+        yield iommufd, cdev, cdev.bind(iommufd)
+
+
+@contextmanager
+def _second_table(process: Process, device: Device) -> Iterator[tuple[Iommufd, int, int, Edu]]:
+    """An IOAS with two page tables: its id, that of the first, and a device on the second."""
+    with _bound(process, device) as (iommufd, cdev, identity), edu_of(cdev) as registers:
+        ioas = iommufd.ioas_alloc()
+        first, second = (iommufd.hwpt_alloc(identity, ioas) for _ in range(2))
+        cdev.attach(second)
+        cdev.enable_dma()
+        yield iommufd, ioas, first, registers
+
+
+@contract("MAP-2", Mode.IOMMUFD)
+@pytest.mark.parametrize(
+    ("iova", "offset", "length"),
+    [
+        pytest.param(MSI_WINDOW, 0, PAGE, id="msi-window"),
+        pytest.param(MSI_WINDOW - PAGE, 0, 2 * PAGE, id="into-the-msi-window"),
+        pytest.param(BEYOND_ANY_WIDTH, 0, PAGE, id="beyond-the-width"),
+        pytest.param(IOVA + 1, 0, PAGE, id="iova"),
+        pytest.param(IOVA, 1, PAGE, id="address"),
+        pytest.param(IOVA, 0, PAGE + 1, id="length"),
+    ],
+)
+def test_device_is_not_attached_to_what_it_could_not_be_mapped(
+    process: Process, edu: Device, iova: int, offset: int, length: int
+) -> None:
+    """iopt_reserve_iova() and iopt_check_iova_alignment(): EADDRINUSE, as the first attach and in
+    the place of another IOAS, which stays. An attach that fails leaves nothing reserved."""
+    with _bound(process, edu) as (iommufd, cdev, _), process.mmap(3 * PAGE) as memory:
+        good, bad = iommufd.ioas_alloc(), iommufd.ioas_alloc()
+        iommufd.ioas_map(bad, iova, memory.address + offset, length)
+        with raises_errno(EADDRINUSE):
+            cdev.attach(bad)
+        assert iommufd.iova_ranges(bad) == EVERYTHING
+        cdev.attach(good)
+        with raises_errno(EADDRINUSE):
+            cdev.attach(bad)
+        assert iommufd.iova_ranges(bad) == EVERYTHING
+        assert len(iommufd.iova_ranges(good)) == 2
+        iommufd.ioas_unmap(bad, iova, length)
+        cdev.attach(bad)
+
+
+@contract("MAP-5", Mode.IOMMUFD)
+def test_memory_that_is_gone_before_the_attach_is_refused(
+    process: Process, hands: Process, edu: Device
+) -> None:
+    """iopt_fill_domain(), "On failure the domain is left unchanged": what it has filled by then is
+    unpinned. Without that mapping the attach succeeds."""
+    with _bound(process, edu) as (iommufd, cdev, _), process.mmap(PAGE) as page:
+        ioas = iommufd.ioas_alloc()
+        iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
+        with process.mmap(PAGE) as gone:
+            iommufd.ioas_map(ioas, 2 * IOVA, gone.address, PAGE)
+        before = pinned_pages(hands)
+        with raises_errno(EFAULT):
+            cdev.attach(ioas)
+        assert pinned_pages(hands) == before
+        assert iommufd.iova_ranges(ioas) == EVERYTHING
+        iommufd.ioas_unmap(ioas, 2 * IOVA, PAGE)
+        cdev.attach(ioas)
+        assert pinned_pages(hands) == before + 1
+
+
+@contract("IOAS-2", Mode.IOMMUFD)
+def test_other_page_table_of_an_ioas_keeps_what_is_reserved(process: Process, edu: Device) -> None:
+    """device.c: iommufd_device_do_replace() gives back what the device reserves only where it goes
+    to another IOAS. After DETACH the page tables are there, and the MSI window is not spared."""
+    with _bound(process, edu) as (iommufd, cdev, identity):
+        ioas = iommufd.ioas_alloc()
+        tables = [iommufd.hwpt_alloc(identity, ioas) for _ in range(2)]
+        cdev.attach(ioas)
+        ranges = iommufd.iova_ranges(ioas)
+        for table in tables:
+            cdev.attach(table)
+            assert iommufd.iova_ranges(ioas) == ranges
+        cdev.detach_pt()
+        assert iommufd.iova_ranges(ioas) == [(ranges[0][0], ranges[-1][1])]
+
+
+@contract("DMA-2", Mode.IOMMUFD)
+def test_unmap_ends_the_access_through_every_page_table(
+    expected: Announced, process: Process, hands: Process, edu: Device
+) -> None:
+    """iopt_area_fill_domains() and iopt_area_unfill_domains() go through all of them. A page is
+    pinned once, whatever their number."""
+    with (
+        _second_table(process, edu) as (iommufd, ioas, _, registers),
+        process.mmap(PAGE) as page,
+    ):
+        before = pinned_pages(hands)
+        iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
+        assert pinned_pages(hands) == before + 1
+        page.write(0, WORD)
+        registers.copy_in(IOVA, len(WORD))
+        registers.copy_out(IOVA + 64, len(WORD))
+        assert page.read(64, len(WORD)) == WORD
+        iommufd.ioas_unmap(ioas, IOVA, PAGE)
+        assert pinned_pages(hands) == before
+        with expected.dma_faults(edu):
+            registers.copy_out(IOVA + 128, len(WORD))
+        assert page.read(128, len(WORD)) == bytes(len(WORD))
+
+
+@contract("DMA-2", Mode.IOMMUFD)
+def test_page_table_that_goes_leaves_the_other_one(
+    expected: Announced, process: Process, hands: Process, edu: Device
+) -> None:
+    """iopt_unfill_domain(): the page table that has been asked for the pages to unpin is another
+    one from then on, and the pages stay pinned as long as one is there."""
+    with (
+        _second_table(process, edu) as (iommufd, ioas, first, registers),
+        process.mmap(PAGE) as page,
+    ):
+        before = pinned_pages(hands)
+        iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
+        iommufd.destroy(first)
+        assert pinned_pages(hands) == before + 1
+        page.write(0, WORD)
+        registers.copy_in(IOVA, len(WORD))
+        registers.copy_out(IOVA + 64, len(WORD))
+        assert page.read(64, len(WORD)) == WORD
+        iommufd.ioas_unmap(ioas, IOVA, PAGE)
+        assert pinned_pages(hands) == before
+        with expected.dma_faults(edu):
+            registers.copy_out(IOVA + 128, len(WORD))
+        assert page.read(128, len(WORD)) == bytes(len(WORD))
