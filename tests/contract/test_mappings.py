@@ -22,8 +22,8 @@ from lab.expected import Announced
 from lab.testing import contract, raises_errno
 from lab.vfio.device import Device, pinned_pages
 from lab.vfio.edu import Edu, edu_of
-from lab.vfio.files import Iommufd
-from lab.vfio.modes import CONTAINER_MODES, AddressSpace, open_device
+from lab.vfio.files import READ_WRITE, Iommufd
+from lab.vfio.modes import CONTAINER_MODES, AddressSpace, ContainerSpace, open_device
 from lab.vfio.uapi import IoasMapFlag, IommufdRequest, IommuIoasMap, MapFlag
 
 IOVA = 0x10_0000
@@ -308,13 +308,14 @@ def _holes() -> tuple[int, ...]:
 def test_unmapping_a_superset_removes_what_is_there(
     expected: Announced, process: Process, hands: Process, edu: Device, mode: Mode
 ) -> None:
-    """Two mappings and the hole between them: the bytes of the two, and their pages."""
+    """Two mappings and the holes before, between and behind them: the bytes of the two, and their
+    pages. vfio_find_dma_first_node() and iopt_area_iter_first() find the first from a hole."""
     with _space(process, edu, mode) as (space, registers, memory):
         before = pinned_pages(hands)
         space.map_range(IOVA, memory.address, PAGE)
         space.map_range(IOVA + 3 * PAGE, memory.address + 3 * PAGE, PAGE)
         _reaches_only(expected, edu, registers, memory, 0, 3)
-        assert space.unmap(IOVA, PAGES * PAGE) == 2 * PAGE
+        assert space.unmap(IOVA - PAGE, (PAGES + 2) * PAGE) == 2 * PAGE
         assert pinned_pages(hands) == before
         _reaches_only(expected, edu, registers, memory)
 
@@ -339,24 +340,48 @@ def test_everything_can_be_unmapped_at_once(
     with _space(process, edu, mode) as (space, registers, memory):
         for iova in (0, IOVA, LAST_OF_39_BITS):
             space.map_range(iova, memory.address, PAGE)
-        space.unmap_all()
+        assert space.unmap_all() == 3 * PAGE
         _reaches_only(expected, edu, registers, memory)
-        space.unmap_all()
+        assert space.unmap_all() == 0
         for iova in (0, IOVA, LAST_OF_39_BITS):
             space.map_range(iova, memory.address, PAGE)
 
 
-@contract("MAP-11")
-def test_memory_that_nobody_touched_is_pinned_as_the_processs_own(
+@contract("MAP-9", *CONTAINER_MODES)
+def test_what_is_unmapped_or_failed_may_be_mapped_again(
     process: Process, edu: Device, mode: Mode
 ) -> None:
-    """mm/gup.c: gup_must_unshare(): not the zero page, which the first write would replace."""
-    with _space(process, edu, mode) as (space, registers, memory):
+    """vfio_remove_dma(), `dma_avail`: a container has a limited number of mappings."""
+    with _space(process, edu, mode) as (space, _, memory):
+        assert isinstance(space, ContainerSpace)
+        before = space.container.dma_avail()
         space.map(IOVA, memory)
+        assert space.container.dma_avail() == before - 1
+        with process.mmap(PAGE) as gone:
+            address = gone.address
+        with raises_errno(EFAULT):
+            space.map_range(2 * IOVA, address, PAGE)
+        assert space.container.dma_avail() == before - 1
+        space.unmap(IOVA, memory.length)
+        assert space.container.dma_avail() == before
+
+
+@contract("MAP-11")
+@pytest.mark.parametrize(
+    "rights", [READ_WRITE, MapFlag.VFIO_DMA_MAP_FLAG_READ], ids=["read-write", "read-only"]
+)
+def test_memory_that_nobody_touched_is_pinned_as_the_processs_own(
+    process: Process, edu: Device, mode: Mode, rights: MapFlag
+) -> None:
+    """Not the zero page, which the first write would replace. Where the device may only read that
+    is up to FOLL_LONGTERM: mm/gup.c, gup_must_unshare()."""
+    with _space(process, edu, mode) as (space, registers, memory), process.mmap(PAGE) as target:
+        space.map(IOVA, memory, rights)
+        space.map(2 * IOVA, target)
         memory.write(0, b"written later")
         registers.copy_in(IOVA, 13)
-        registers.copy_out(IOVA + PAGE, 13)
-        assert memory.read(PAGE, 13) == b"written later"
+        registers.copy_out(2 * IOVA, 13)
+        assert target.read(0, 13) == b"written later"
 
 
 @contract("MAP-11")
