@@ -68,6 +68,20 @@ def test_log_knows_mappings_that_come_and_go(process: Process, edu: Device) -> N
 
 
 @contract("MAP-12", Mode.TYPE1V2)
+def test_log_tells_of_several_mappings_at_once(process: Process, edu: Device) -> None:
+    """vfio_dma_bitmap_alloc_all() gives each its bitmap; update_user_bitmap() keeps what another
+    one has in the same word. Read once only: see above."""
+    place = IOVA + 256 * PAGE
+    with _mapped(process, edu, Mode.TYPE1V2) as (container, memory):
+        container.map_dma(place, memory.address, 3 * PAGE)
+        container.map_dma(place + 5 * PAGE, memory.address, 2 * PAGE)
+        container.log_dirty(START)
+        expected = [True] * 3 + [False] * 2 + [True] * 2 + [False]
+        assert container.dirty_pages(place, 8) == expected
+        assert container.dirty_pages(IOVA, PAGES) == [True] * PAGES
+
+
+@contract("MAP-12", Mode.TYPE1V2)
 @pytest.mark.parametrize("flags", [START | STOP, START | READ, DirtyFlag(8)], ids=str)
 def test_log_does_one_thing_at_a_time(process: Process, edu: Device, flags: DirtyFlag) -> None:
     """EINVAL, and the log does not start."""
