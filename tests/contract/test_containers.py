@@ -260,7 +260,8 @@ def test_two_groups_share_a_containers_mappings(
     process: Process, edu: Device, resettable: Device, mode: Mode, first_goes: bool
 ) -> None:
     """One map call serves both devices, whether it came before the second group or after it; one
-    of them goes, and the other's DMA still works: vfio_iommu_type1_attach_group()."""
+    of them goes, and the other's DMA still works: vfio_iommu_type1_attach_group(). So does what it
+    reserves, of which vfio_iommu_resv_refresh() takes stock again."""
     with ExitStack() as stack:
         container, group = stack.enter_context(joined_group(process, edu, mode))
         page = stack.enter_context(process.mmap(4096))
@@ -272,6 +273,7 @@ def test_two_groups_share_a_containers_mappings(
         for file in files:
             stack.enter_context(file)
             file.enable_dma()
+        ranges = ContainerSpace(container).iova_ranges()
         for number, file in enumerate(files):
             with edu_of(file) as registers:
                 page.write(0, b"shared %d" % number)
@@ -281,6 +283,7 @@ def test_two_groups_share_a_containers_mappings(
         goes, stays = files if first_goes else reversed(files)
         goes.close()
         (group if first_goes else other_group).close()
+        assert ContainerSpace(container).iova_ranges() == ranges
         with edu_of(stays) as registers:
             registers.copy_out(IOVA + 128, 8)
             assert page.read(128, 8).startswith(b"shared")

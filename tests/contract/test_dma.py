@@ -145,6 +145,29 @@ def test_unmap_ends_the_devices_access(
 
 
 @contract("DMA-2")
+def test_unmap_ends_the_access_to_pages_that_no_power_of_two_holds(
+    expected: Announced, process: Process, edu: Device, mode: Mode
+) -> None:
+    """intel/cache.c: calculate_psi_aligned_address(): the IOTLB forgets an aligned power of two,
+    and of two pages of which the first is odd that takes four."""
+    size = process.page_size
+    across = IOVA + 2 * size - len(WORD) // 2
+    with (
+        _working(process, edu, mode) as (opened, registers, _),
+        process.mmap(2 * size) as memory,
+    ):
+        place = size - len(WORD) // 2
+        opened.space.map(IOVA + size, memory)
+        registers.copy_out(across, len(WORD))
+        assert memory.read(place, len(WORD)) == WORD
+        assert opened.space.unmap(IOVA + size, memory.length) == memory.length
+        memory.write(place, bytes(len(WORD)))
+        with _only_blocked(expected, edu, across):
+            registers.copy_out(across, len(WORD))
+        assert memory.read(place, len(WORD)) == bytes(len(WORD))
+
+
+@contract("DMA-2")
 def test_blocked_read_brings_nothing(
     expected: Announced, process: Process, edu: Device, mode: Mode
 ) -> None:
