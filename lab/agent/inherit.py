@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How an open file gets to another process: by fork(2), or over a socket with SCM_RIGHTS."""
+"""How an open file gets to another process: by fork(2), over a socket with SCM_RIGHTS, or taken."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +54,13 @@ def forked(parent: Process) -> Iterator[int]:
             parent.syscall(Syscall.WAIT4, child, 0, 0, 0)
 
 
+def take_fd(taker: Process, file: RemoteFile) -> int:
+    """Open another process's file, without its help: pidfd_getfd(2); its fd with the taker."""
+    handle = taker.syscall(Syscall.PIDFD_OPEN, file.process.pid, 0)
+    with taker.adopt(handle, "pidfd"):
+        return taker.syscall(Syscall.PIDFD_GETFD, handle, file.fd, 0)
+
+
 @contextmanager
 def socket_between(sender: Process, receiver: Process) -> Iterator[tuple[RemoteFile, RemoteFile]]:
     """The two ends of a socket that takes files from one process to another."""
@@ -62,13 +69,13 @@ def socket_between(sender: Process, receiver: Process) -> Iterator[tuple[RemoteF
     ends = [
         sender.adopt(int.from_bytes(pair[at : at + 4], "little"), "socketpair") for at in (0, 4)
     ]
-    with ends[0] as near, ends[1] as far:
-        handle = receiver.syscall(Syscall.PIDFD_OPEN, sender.pid, 0)
-        with receiver.adopt(handle, "pidfd"):
-            fd = receiver.syscall(Syscall.PIDFD_GETFD, handle, far.fd, 0)
-        with receiver.adopt(fd, "socketpair") as there:
-            far.close()
-            yield near, there
+    with (
+        ends[0] as near,
+        ends[1] as far,
+        receiver.adopt(take_fd(receiver, far), "socketpair") as there,
+    ):
+        far.close()
+        yield near, there
 
 
 def send_fd(socket: RemoteFile, fd: int) -> None:

@@ -3,9 +3,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from lab.agent.inherit import take_fd
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
 from lab.contract import Mode
@@ -49,6 +50,10 @@ class AddressSpace(ABC):
     def iova_ranges(self) -> list[tuple[int, int]]:
         """First and last address of each range that may be mapped."""
 
+    @abstractmethod
+    def taken_by(self, process: Process) -> AbstractContextManager["AddressSpace"]:
+        """The same in another process, which has the file as long as the block lasts."""
+
 
 @dataclass(frozen=True)
 class Ioas(AddressSpace):
@@ -69,6 +74,11 @@ class Ioas(AddressSpace):
     def iova_ranges(self) -> list[tuple[int, int]]:
         return self.iommufd.iova_ranges(self.identity)
 
+    @contextmanager
+    def taken_by(self, process: Process) -> Iterator[AddressSpace]:
+        with Iommufd(process, take_fd(process, self.iommufd), self.iommufd.name) as iommufd:
+            yield Ioas(iommufd, self.identity)
+
 
 @dataclass(frozen=True)
 class ContainerSpace(AddressSpace):
@@ -87,6 +97,11 @@ class ContainerSpace(AddressSpace):
 
     def iova_ranges(self) -> list[tuple[int, int]]:
         return self.container.iova_ranges()
+
+    @contextmanager
+    def taken_by(self, process: Process) -> Iterator[AddressSpace]:
+        with Container(process, take_fd(process, self.container), self.container.name) as container:
+            yield ContainerSpace(container)
 
 
 @dataclass(frozen=True)

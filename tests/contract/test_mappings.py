@@ -5,14 +5,14 @@ Source: drivers/iommu/iommufd/io_pagetable.c, drivers/iommu/iommufd/vfio_compat.
 drivers/vfio/vfio_iommu_type1.c. Every refusal stands beside a mapping that is granted.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from errno import EEXIST, EFAULT, EINVAL, ENOENT, EOPNOTSUPP, EOVERFLOW
 from mmap import PROT_READ
 
 import pytest
 
-from lab.agent.inherit import forked
+from lab.agent.inherit import forked, take_fd
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
 from lab.agent.syscalls import Syscall
@@ -22,7 +22,7 @@ from lab.expected import Announced
 from lab.testing import contract, raises_errno
 from lab.vfio.device import Device, pinned_pages
 from lab.vfio.edu import Edu, edu_of
-from lab.vfio.files import READ_WRITE, Iommufd
+from lab.vfio.files import READ_WRITE, DeviceFile, Iommufd
 from lab.vfio.modes import CONTAINER_MODES, AddressSpace, ContainerSpace, open_device
 from lab.vfio.uapi import IoasMapFlag, IommufdRequest, IommuIoasMap, MapFlag
 
@@ -78,11 +78,14 @@ def test_mappings_do_not_overlap(
 
 @contract("MAP-1")
 def test_neighbours_do_not_overlap(process: Process, edu: Device, mode: Mode) -> None:
-    """Where one mapping ends the next may begin."""
+    """Where one mapping ends the next may begin; then each is in the way of another."""
+    places = IOVA, IOVA + PAGE, IOVA - PAGE
     with _space(process, edu, mode) as (space, _, memory):
-        space.map_range(IOVA, memory.address, PAGE)
-        space.map_range(IOVA + PAGE, memory.address, PAGE)
-        space.map_range(IOVA - PAGE, memory.address, PAGE)
+        for place in places:
+            space.map_range(place, memory.address, PAGE)
+        for place in places:
+            with raises_errno(EEXIST):
+                space.map_range(place, memory.address, PAGE)
 
 
 @contract("MAP-2")
@@ -399,6 +402,31 @@ def test_mapping_pins_the_page_and_not_the_address(
             registers.copy_in(IOVA, 13)
             registers.copy_out(2 * IOVA, 13)
             assert memory.read(0, 13) == b"the old bytes"
+
+
+@contract("MAP-11")
+def test_mapping_outlives_the_process_that_made_it(
+    process: Process, new_process: Callable[[], Process], edu: Device, mode: Mode
+) -> None:
+    """dma->mm and pages->source_mm are references: who has the files goes on, and may unmap."""
+    heir = new_process()
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_device(process, edu, mode))
+        with process.mmap(PAGE) as page:
+            page.write(0, b"the old bytes")
+            opened.space.map(IOVA, page)
+        space = stack.enter_context(opened.space.taken_by(heir))
+        file = DeviceFile(heir, take_fd(heir, opened.device), opened.device.name)
+        stack.enter_context(file)
+        process.close()
+        file.enable_dma()
+        registers = stack.enter_context(edu_of(file))
+        memory = stack.enter_context(heir.mmap(PAGE))
+        space.map(2 * IOVA, memory)
+        registers.copy_in(IOVA, 13)
+        registers.copy_out(2 * IOVA, 13)
+        assert memory.read(0, 13) == b"the old bytes"
+        assert space.unmap(IOVA, PAGE) == PAGE
 
 
 @contract("MAP-11")

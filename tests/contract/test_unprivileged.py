@@ -209,6 +209,20 @@ def test_whose_limit_it_is(
 
 
 @contract("MAP-10")
+@pytest.mark.usefixtures("given")
+def test_pages_go_back_to_who_mapped_them(
+    user: Process, process: Process, edu: Device, mode: Mode
+) -> None:
+    """Whoever unmaps them: decr_user_locked_vm() and vfio_lock_acct() take what belongs to the
+    mapping, and not to the caller."""
+    with open_device(user, edu, mode) as opened, user.mmap(LIMIT * PAGE) as memory:
+        opened.space.map(IOVA, memory)
+        with opened.space.taken_by(process) as space:
+            assert space.unmap(IOVA, memory.length) == memory.length
+        opened.space.map(IOVA, memory)
+
+
+@contract("MAP-10")
 def test_the_limit_does_not_bind_who_may_lock_memory(
     process: Process, edu: Device, mode: Mode
 ) -> None:
