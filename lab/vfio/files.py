@@ -228,14 +228,21 @@ class Container(VfioFile):
         request = VfioIommuType1DirtyBitmap(flags=flag)
         self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, request)
 
-    def dirty_pages(self, iova: int, pages: int, page_size: int = 4096) -> list[bool]:
-        """Which of so many pages from `iova` on the log calls dirty."""
+    def dirty_pages(
+        self, iova: int, pages: int, page_size: int = 4096, *, room: int | None = None
+    ) -> list[bool]:
+        """Which of so many pages from `iova` on the log calls dirty. `room`: the bytes that the
+        bitmap is said to have, where those are not enough."""
         words = -(-pages // 64)
         with self.process.mmap(8 * words) as bitmap:
             wanted = VfioIommuType1DirtyBitmapGet(
                 iova=iova,
                 size=pages * page_size,
-                bitmap=VfioBitmap(pgsize=page_size, size=bitmap.length, data=bitmap.address),
+                bitmap=VfioBitmap(
+                    pgsize=page_size,
+                    size=bitmap.length if room is None else room,
+                    data=bitmap.address,
+                ),
             )
             head = VfioIommuType1DirtyBitmap(
                 argsz=ctypes.sizeof(VfioIommuType1DirtyBitmap) + ctypes.sizeof(wanted),

@@ -105,6 +105,20 @@ def test_part_of_a_mapping_cannot_be_read(process: Process, edu: Device) -> None
         container.dirty_pages(IOVA, PAGES)
 
 
+@contract("MAP-12", Mode.TYPE1V2)
+def test_bitmap_has_a_bit_for_each_page(process: Process, edu: Device) -> None:
+    """verify_bitmap_size(), in whole words, and vfio_iommu_type1_dirty_pages(): "allow only
+    smallest supported pgsize"."""
+    with _mapped(process, edu, Mode.TYPE1V2) as (container, _):
+        container.log_dirty(START)
+        for room in (0, 8):
+            with raises_errno(EINVAL):
+                container.dirty_pages(IOVA, PAGES, room=room)
+        with raises_errno(EINVAL):
+            container.dirty_pages(IOVA, PAGES // 2, 2 * PAGE)
+        container.dirty_pages(IOVA, PAGES, room=16)
+
+
 @contract("MAP-12", Mode.TYPE1, Mode.COMPAT_TYPE1V2, Mode.COMPAT_TYPE1)
 @pytest.mark.parametrize("flag", DirtyFlag)
 def test_other_modes_have_no_log(
