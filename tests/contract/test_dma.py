@@ -6,6 +6,7 @@ bytes. Blocked transfers are counted by QEMU's own trace of the virtual IOMMU, b
 kernel limits how many it reports.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from lab.agent.process import Process
 from lab.agent.program import Call, Delay, Imm, Store
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
+from lab.deadline import Deadline
 from lab.expected import Announced
 from lab.guest import DmarFault, Guest
 from lab.testing import contract, lacking
@@ -27,6 +29,7 @@ IOVA = 0x10_0000
 WORD = b"sixteen bytes..."
 TRANSFER = 100_000_000  # nanoseconds that edu takes
 ATTEMPTS = 3  # on a busy host
+TOLD = 30.0  # seconds
 
 
 @contextmanager
@@ -116,6 +119,22 @@ def test_scattered_pages_are_each_mapped_where_they_are(
             registers.copy_in(IOVA + boundary - near, 2 * near)
             registers.copy_out(2 * IOVA, 2 * near)
             assert target.read(0, 2 * near) == pages.read(boundary - near, 2 * near)
+
+
+@contract("DMA-2", Mode.IOMMUFD)
+def test_kernel_says_who_was_blocked_and_where(
+    guest: Guest, expected: Announced, process: Process, edu: Device
+) -> None:
+    """intel/dmar.c: dmar_fault_do_one(). It says ten things in five seconds, and what others caused
+    before counts, too: so the transfer is repeated until it is told of."""
+    _, _, name = edu.address.partition(":")
+    with _working(process, edu, Mode.IOMMUFD) as (_, registers, _), expected.dma_faults(edu):
+        elsewhere, start = IOVA + process.page_size, guest.console.size
+        who = rf"Request device \[{re.escape(name)}\] fault addr {elsewhere:#x}\b"
+        deadline = Deadline.after(TOLD)
+        while not re.search(rf"\[DMA Write\b[^]]*\] {who}", guest.console.text(start)):
+            assert not deadline.passed, f"the kernel does not say that {name} was blocked"
+            registers.copy_out(elsewhere, len(WORD))
 
 
 @contract("DMA-2")

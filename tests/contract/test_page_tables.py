@@ -84,7 +84,7 @@ def test_memory_that_is_gone_before_the_attach_is_refused(
 ) -> None:
     """iopt_fill_domain(), "On failure the domain is left unchanged": what it has filled by then is
     unpinned. Without that mapping the attach succeeds."""
-    with _bound(process, edu) as (iommufd, cdev, _), process.mmap(PAGE) as page:
+    with _bound(process, edu) as (iommufd, cdev, identity), process.mmap(PAGE) as page:
         ioas = iommufd.ioas_alloc()
         iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
         with process.mmap(PAGE) as gone:
@@ -92,6 +92,8 @@ def test_memory_that_is_gone_before_the_attach_is_refused(
         before = pinned_pages(hands)
         with raises_errno(EFAULT):
             cdev.attach(ioas)
+        with raises_errno(EFAULT):
+            iommufd.hwpt_alloc(identity, ioas)
         assert pinned_pages(hands) == before
         assert iommufd.iova_ranges(ioas) == EVERYTHING
         iommufd.ioas_unmap(ioas, 2 * IOVA, PAGE)
