@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import ENODEV, ENOENT
+from os import O_RDONLY
 
 from lab.agent.errors import RemoteError
 from lab.agent.process import Process
@@ -98,6 +99,11 @@ class Device:
         finally:
             self.set_driver(process, before)
             process.write_text(override, "\n" if wanted == _NO_OVERRIDE else wanted)
+
+    def config(self, process: Process, offset: int, width: int) -> int:
+        """`width` bytes of config space as the hardware has it, not as vfio-pci shows it."""
+        with process.open(f"{self.sysfs}/config", O_RDONLY) as config:
+            return int.from_bytes(config.pread(width, offset), "little")
 
     def group_number(self, process: Process) -> int:
         """The number of its IOMMU group."""

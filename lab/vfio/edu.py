@@ -11,9 +11,13 @@ from contextlib import contextmanager
 from enum import IntEnum, IntFlag
 
 from lab.agent.memory import Mapping
+from lab.agent.process import Process
+from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.errors import InfrastructureError
+from lab.vfio.device import Device
 from lab.vfio.files import DeviceFile
+from lab.vfio.modes import open_device
 from lab.vfio.uapi import PciRegion
 
 BUFFER = 0x40000  # where the device sees its own buffer
@@ -108,3 +112,10 @@ def edu_of(device: DeviceFile) -> Iterator[Edu]:
     """The edu behind an operational file."""
     with device.map_bar(PciRegion.VFIO_PCI_BAR0_REGION_INDEX) as registers:
         yield Edu(registers)
+
+
+@contextmanager
+def opened_edu(process: Process, device: Device, mode: Mode) -> Iterator[tuple[DeviceFile, Edu]]:
+    """An edu that is operational and has its BAR 0 mapped."""
+    with open_device(process, device, mode) as opened, edu_of(opened.device) as registers:
+        yield opened.device, registers

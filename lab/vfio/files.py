@@ -323,25 +323,41 @@ class DeviceFile(VfioFile):
         self.call(DeviceRequest.VFIO_DEVICE_PCI_HOT_RESET, bytes(head) + data)
 
     def set_feature(self, feature: Feature, data: bytes) -> None:
-        flags = FeatureFlag.VFIO_DEVICE_FEATURE_SET | feature
+        self._feature(FeatureFlag.VFIO_DEVICE_FEATURE_SET | feature, data)
+
+    def get_feature(self, feature: Feature, length: int) -> bytes:
+        """As many bytes of data."""
+        return self._feature(FeatureFlag.VFIO_DEVICE_FEATURE_GET | feature, bytes(length))
+
+    def _feature(self, flags: int, data: bytes) -> bytes:
+        """One VFIO_DEVICE_FEATURE; the data as the kernel leaves them."""
         head = VfioDeviceFeature(argsz=ctypes.sizeof(VfioDeviceFeature) + len(data), flags=flags)
-        self.call(DeviceRequest.VFIO_DEVICE_FEATURE, bytes(head) + data)
+        argument = bytearray(bytes(head) + data)
+        self.call(DeviceRequest.VFIO_DEVICE_FEATURE, argument)
+        return bytes(argument[ctypes.sizeof(head) :])
 
     def map_bar(self, index: int) -> Mapping:
         """All of a BAR, to be loaded from and stored to."""
         region = self.region(index)
         return self.mmap(region.size, offset=region.offset)
 
+    def config(self, offset: int, width: int) -> int:
+        """`width` bytes of config space as the user sees it."""
+        place = self.region(PciRegion.VFIO_PCI_CONFIG_REGION_INDEX).offset + offset
+        return int.from_bytes(self.pread(width, place), "little")
+
+    def set_config(self, offset: int, width: int, value: int) -> None:
+        place = self.region(PciRegion.VFIO_PCI_CONFIG_REGION_INDEX).offset + offset
+        self.pwrite(value.to_bytes(width, "little"), place)
+
     @property
     def command(self) -> PciCommand:
         """The command register as the user sees it."""
-        place = self.region(PciRegion.VFIO_PCI_CONFIG_REGION_INDEX).offset + PCI_COMMAND
-        return PciCommand(int.from_bytes(self.pread(2, place), "little"))
+        return PciCommand(self.config(PCI_COMMAND, 2))
 
     @command.setter
     def command(self, value: PciCommand) -> None:
-        place = self.region(PciRegion.VFIO_PCI_CONFIG_REGION_INDEX).offset + PCI_COMMAND
-        self.pwrite(int(value).to_bytes(2, "little"), place)
+        self.set_config(PCI_COMMAND, 2, int(value))
 
     def enable_dma(self) -> None:
         """Set bus mastering, which is off when a device is opened (DMA-4)."""

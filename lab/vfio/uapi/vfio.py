@@ -51,6 +51,7 @@ class PciRegion(IntEnum):
     VFIO_PCI_BAR0_REGION_INDEX = 0
     VFIO_PCI_ROM_REGION_INDEX = 6
     VFIO_PCI_CONFIG_REGION_INDEX = 7
+    VFIO_PCI_VGA_REGION_INDEX = 8
 
 
 class DeviceFlag(IntFlag):
@@ -68,6 +69,7 @@ class Feature(IntEnum):
 class FeatureFlag(IntFlag):
     """What it shall do with it."""
 
+    VFIO_DEVICE_FEATURE_GET = 1 << 16
     VFIO_DEVICE_FEATURE_SET = 1 << 17
     VFIO_DEVICE_FEATURE_PROBE = 1 << 18
 
@@ -94,6 +96,15 @@ class PciIrq(IntEnum):
     VFIO_PCI_MSIX_IRQ_INDEX = 2
     VFIO_PCI_ERR_IRQ_INDEX = 3
     VFIO_PCI_REQ_IRQ_INDEX = 4
+
+
+class IrqInfoFlag(IntFlag):
+    """What GET_IRQ_INFO says that a type can do."""
+
+    VFIO_IRQ_INFO_EVENTFD = 1
+    VFIO_IRQ_INFO_MASKABLE = 2
+    VFIO_IRQ_INFO_AUTOMASKED = 4
+    VFIO_IRQ_INFO_NORESIZE = 8
 
 
 class IrqSetFlag(IntFlag):
