@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """REG and RST: a device's regions as user space sees them, and its reset.
 
-Source: drivers/vfio/pci/vfio_pci_core.c, vfio_pci_rdwr.c and vfio_pci_config.c.
+Source: drivers/vfio/pci/vfio_pci_core.c and vfio_pci_rdwr.c.
 """
 
 import ctypes
+import mmap
 from collections.abc import Mapping
-from errno import EFAULT, EINVAL, EIO
+from errno import EINVAL, EIO
 from signal import SIGBUS
-from struct import unpack_from
+from struct import pack, unpack_from
 
 import pytest
 
@@ -16,38 +17,33 @@ from lab.agent.errors import RemoteFault
 from lab.agent.process import Process
 from lab.contract import Mode
 from lab.testing import contract, lacking, raises_errno
+from lab.vfio.config import MSIX, POWER, place_of
 from lab.vfio.device import Device
 from lab.vfio.edu import IDENTITY, Register, edu_of
-from lab.vfio.files import DeviceFile
 from lab.vfio.modes import open_device
 from lab.vfio.uapi import (
     PCI_COMMAND,
     DeviceFlag,
     DeviceRequest,
     PciCommand,
+    PciIrq,
     PciRegion,
     RegionFlag,
+    VfioDeviceInfo,
     VfioRegionInfo,
 )
 
 BARS = range(6)
-CONFIG = PciRegion.VFIO_PCI_CONFIG_REGION_INDEX
+ROM, CONFIG = PciRegion.VFIO_PCI_ROM_REGION_INDEX, PciRegion.VFIO_PCI_CONFIG_REGION_INDEX
+VGA = PciRegion.VFIO_PCI_VGA_REGION_INDEX
 MEMORY_BAR = 0x200  # IORESOURCE_MEM
-VENDOR, STATUS, LINE, CAPABILITIES, BAR0 = 0x00, 0x06, 0x3C, 0x34, 0x10
-HAS_CAPABILITIES = 1 << 4
 CONVENTIONAL, EXTENDED = 256, 4096
-MSI, AER = 0x05, 0x01  # capabilities of config space, conventional and extended
+READ_WRITE = RegionFlag.VFIO_REGION_INFO_FLAG_READ | RegionFlag.VFIO_REGION_INFO_FLAG_WRITE
+FACTORIAL = 0x08  # edu's register behind Register.LIVENESS
 IGB_LEDCTL = 0xE00  # a register of an igb's BAR 0
+IGB_VECTORS = 3  # its BAR with the MSI-X table
+D3HOT = 3  # in PCI_PM_CTRL
 MSIX_MAPPABLE = 3  # a capability of a region
-
-
-def _config(file: DeviceFile, offset: int, width: int) -> int:
-    place = file.region(CONFIG).offset + offset
-    return int.from_bytes(file.pread(width, place), "little")
-
-
-def _set_config(file: DeviceFile, offset: int, width: int, value: int) -> None:
-    file.pwrite(value.to_bytes(width, "little"), file.region(CONFIG).offset + offset)
 
 
 def _device(devices: Mapping[str, Device], role: str) -> Device:
@@ -61,68 +57,48 @@ def _device(devices: Mapping[str, Device], role: str) -> Device:
 def test_regions_agree_with_the_device(
     process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode, role: str
 ) -> None:
-    """Sizes as in sysfs's `resource`; memory that fills pages can be mapped, ports cannot."""
+    """Sizes as in sysfs's `resource`; memory that fills pages can be mapped, ports cannot, and
+    what the device lacks, as these do their ROM and VGA, is empty or does not exist."""
     device = _device(devices, role)
     lines = hands.read_text(f"{device.sysfs}/resource").splitlines()
     resources = [tuple(int(word, 16) for word in line.split()) for line in lines]
-    both = RegionFlag.VFIO_REGION_INFO_FLAG_READ | RegionFlag.VFIO_REGION_INFO_FLAG_WRITE
     with open_device(process, device, mode) as opened:
         file = opened.device
-        assert file.info().num_regions == 9
+        assert (file.info().num_regions, file.info().num_irqs) == (9, len(PciIrq))
         seen: set[int] = set()
         for bar in BARS:
             region = file.region(bar)
             start, end, flags = resources[bar]
             assert region.size == (end - start + 1 if end else 0)
             seen.add(region.offset)
+            expected = RegionFlag(0)
             if region.size:
-                assert RegionFlag(region.flags) & both == both
-                mappable = bool(flags & MEMORY_BAR) and region.size >= process.page_size
-                assert bool(region.flags & RegionFlag.VFIO_REGION_INFO_FLAG_MMAP) == mappable
-        config = file.region(CONFIG)
+                expected = READ_WRITE
+                if flags & MEMORY_BAR and region.size >= process.page_size:
+                    expected |= RegionFlag.VFIO_REGION_INFO_FLAG_MMAP
+            assert region.flags & ~RegionFlag.VFIO_REGION_INFO_FLAG_CAPS == expected
+        rom, config = file.region(ROM), file.region(CONFIG)
+        assert (rom.size, rom.flags) == (0, 0)
+        assert len(seen | {rom.offset, config.offset}) == len(BARS) + 2, "regions share an offset"
+        assert config.size == (EXTENDED if role == "igb0" else CONVENTIONAL)
+        assert config.flags == READ_WRITE
+        for missing in (VGA, file.info().num_regions):
+            with raises_errno(EINVAL):
+                file.region(missing)
+
+
+@contract("REG-1")
+def test_who_has_no_room_for_the_answer_gets_none(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_pci_ioctl_get_info() and _get_region_info(): EINVAL for an argsz that is too small."""
+    with open_device(process, edu, mode) as opened:
+        file = opened.device
+        with raises_errno(EINVAL):  # it may end before `cap_offset`, and not earlier
+            file.call(DeviceRequest.VFIO_DEVICE_GET_INFO, VfioDeviceInfo(argsz=15))
         with raises_errno(EINVAL):
             short = VfioRegionInfo(argsz=ctypes.sizeof(VfioRegionInfo) - 1, index=CONFIG)
             file.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, short)
-        assert len(seen | {config.offset}) == len(BARS) + 1, "regions share an offset"
-        assert config.size == (EXTENDED if role == "igb0" else CONVENTIONAL)
-        with raises_errno(EINVAL):
-            file.region(file.info().num_regions)
-
-
-@contract("REG-1")
-@pytest.mark.parametrize("role", ["edu0", "igb0"])
-def test_capabilities_can_be_walked_and_end(
-    process: Process, devices: Mapping[str, Device], mode: Mode, role: str
-) -> None:
-    """The chain of config space comes to its end without a loop, and MSI is in it."""
-    with open_device(process, _device(devices, role), mode) as opened:
-        file = opened.device
-        assert _config(file, STATUS, 2) & HAS_CAPABILITIES
-        seen: list[int] = []
-        place = _config(file, CAPABILITIES, 1)
-        while place:
-            assert place not in seen, f"the chain comes back to {place:#x}"
-            assert len(seen) < CONVENTIONAL // 4
-            seen.append(place)
-            place = _config(file, place + 1, 1)
-        assert MSI in {_config(file, place, 1) for place in seen}
-
-
-@contract("REG-1")
-def test_extended_capabilities_can_be_walked_and_end(
-    process: Process, devices: Mapping[str, Device], mode: Mode
-) -> None:
-    """vfio_pci_config.c: vfio_ecap_init(). An igb's chain begins at 0x100 and has AER."""
-    with open_device(process, _device(devices, "igb0"), mode) as opened:
-        file = opened.device
-        seen: dict[int, int] = {}
-        place = CONVENTIONAL
-        while place:
-            assert place not in seen, f"the chain comes back to {place:#x}"
-            assert place % 4 == 0
-            header = _config(file, place, 4)
-            seen[place], place = header & 0xFFFF, header >> 20
-        assert AER in seen.values()
 
 
 @contract("REG-1")
@@ -138,6 +114,8 @@ def test_capabilities_of_a_region_can_be_walked_and_end(
             if (region := opened.device.region(bar)).cap_offset
             or region.flags & RegionFlag.VFIO_REGION_INFO_FLAG_CAPS
         ]
+        place = place_of(opened.device.config, MSIX)
+        assert table.index == opened.device.config(place + 4, 4) & 7
         head = ctypes.sizeof(VfioRegionInfo)
         assert table.cap_offset == 0
         assert table.argsz > head
@@ -164,6 +142,8 @@ def test_read_and_mmap_see_the_same_register(process: Process, edu: Device, mode
         assert file.pread(4, offset + Register.IDENTITY) == IDENTITY.to_bytes(4, "little")
         registers.store(Register.LIVENESS, 4, 0)
         assert file.pread(4, offset + Register.LIVENESS) == b"\xff" * 4
+        both = b"\xff" * 4 + registers.load(FACTORIAL, 4).to_bytes(4, "little")
+        assert file.pread(8, offset + Register.LIVENESS) == both
         file.pwrite(b"\xff" * 4, offset + Register.LIVENESS)
         assert registers.load(Register.LIVENESS, 4) == 0
 
@@ -202,15 +182,52 @@ def test_a_bar_ends_where_its_region_does(process: Process, edu: Device, mode: M
 
 @contract("REG-2")
 def test_what_is_no_bar_cannot_be_mapped(process: Process, edu: Device, mode: Mode) -> None:
-    """vfio_pci_core_mmap(): the ROM, config space, VGA, and what is behind the last region."""
+    """vfio_pci_core_mmap(): the ROM, config space, VGA, and what is behind the last region. The
+    mapping of a BAR is shared: a private one would be of memory."""
     with open_device(process, edu, mode) as opened:
         file, first = opened.device, opened.device.region(0)
         step = file.region(1).offset - first.offset
-        for index in range(PciRegion.VFIO_PCI_ROM_REGION_INDEX, file.info().num_regions + 1):
+        for index in range(ROM, file.info().num_regions + 1):
             with raises_errno(EINVAL):
                 file.mmap(process.page_size, offset=first.offset + index * step)
+        with raises_errno(EINVAL):
+            file.mmap(process.page_size, flags=mmap.MAP_PRIVATE, offset=first.offset)
         with file.mmap(process.page_size, offset=first.offset):
             pass
+
+
+@contract("REG-2")
+def test_what_the_device_lacks_is_not_read_or_written(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_pci_rw(): a BAR, a ROM, VGA, and what is behind the last region."""
+    with open_device(process, edu, mode) as opened:
+        file, first = opened.device, opened.device.region(0)
+        step = file.region(1).offset - first.offset
+        for index in (1, ROM, VGA, file.info().num_regions):
+            with raises_errno(EINVAL):
+                file.pread(4, first.offset + index * step)
+            with raises_errno(EINVAL):
+                file.pwrite(bytes(4), first.offset + index * step)
+
+
+@contract("REG-2")
+def test_ports_are_read_and_written_and_not_mapped(
+    process: Process, devices: Mapping[str, Device], mode: Mode
+) -> None:
+    """Of an igb's ports one takes the offset of a register of BAR 0, the next is that register."""
+    with open_device(process, _device(devices, "igb0"), mode) as opened:
+        file = opened.device
+        regions = [file.region(bar) for bar in BARS]
+        (ports,) = [each for each in regions if each.size and each.flags == READ_WRITE]
+        with raises_errno(EINVAL):
+            file.mmap(process.page_size, offset=ports.offset)
+        with file.map_bar(0) as registers:
+            value = registers.load(IGB_LEDCTL, 4)
+            file.pwrite(pack("<I", IGB_LEDCTL), ports.offset)
+            assert file.pread(4, ports.offset + 4) == pack("<I", value)
+            file.pwrite(pack("<I", value ^ 0xFF), ports.offset + 4)
+            assert registers.load(IGB_LEDCTL, 4) == value ^ 0xFF
 
 
 @contract("REG-2")
@@ -227,51 +244,40 @@ def test_registers_are_out_of_reach_while_decoding_is_off(
         assert caught.value.fault.signal == SIGBUS
         with raises_errno(EIO):
             file.pread(4, offset)
+        with raises_errno(EIO):
+            file.pwrite(bytes(4), offset)
         file.command |= PciCommand.MEMORY
         assert registers.load(Register.IDENTITY, 4) == IDENTITY
         assert file.pread(4, offset) == IDENTITY.to_bytes(4, "little")
 
 
-@contract("REG-3")
-def test_emulated_bits_read_back_and_protected_ones_stay(
-    process: Process, hands: Process, edu: Device, mode: Mode
+@contract("REG-2")
+def test_no_bar_is_in_reach_while_decoding_is_off_or_power_low(
+    process: Process, devices: Mapping[str, Device], mode: Mode
 ) -> None:
-    """vfio_pci_config.c: the interrupt line and a BAR's address are the user's own copies."""
-    with open_device(process, edu, mode) as opened:
-        file = opened.device
-        vendor, line = _config(file, VENDOR, 4), _config(file, LINE, 1)
-        first = _config(file, CAPABILITIES, 1)
-        _set_config(file, LINE, 1, line ^ 0x5A)
-        assert _config(file, LINE, 1) == line ^ 0x5A
-        _set_config(file, VENDOR, 4, vendor ^ 0xFFFF_FFFF)
-        assert _config(file, VENDOR, 4) == vendor
-        _set_config(file, CAPABILITIES, 1, first ^ 0xFC)
-        assert _config(file, CAPABILITIES, 1) == first
-        before = _hardware(hands, edu, BAR0)
-        _set_config(file, BAR0, 4, 0xFFFF_FFFF)
-        size = file.region(0).size
-        assert _config(file, BAR0, 4) & ~0xF == -size & 0xFFFF_FFF0
-        assert _hardware(hands, edu, BAR0) == before
-
-
-@contract("REG-3")
-def test_config_space_ends(process: Process, edu: Device, mode: Mode) -> None:
-    """vfio_pci_config.c: vfio_config_do_rw(): EFAULT beyond the end and across it."""
-    with open_device(process, edu, mode) as opened:
-        file, region = opened.device, opened.device.region(CONFIG)
-        last = region.offset + region.size - 4
-        assert len(file.pread(4, last)) == 4
-        for offset in (last + 2, last + 4):
-            with raises_errno(EFAULT):
-                file.pread(4, offset)
-            with raises_errno(EFAULT):
-                file.pwrite(bytes(4), offset)
-
-
-def _hardware(hands: Process, device: Device, offset: int) -> int:
-    """A word of config space as the device has it, not as vfio-pci shows it."""
-    with hands.open(f"{device.sysfs}/config", 0) as config:
-        return int.from_bytes(config.pread(4, offset), "little")
+    """vfio_pci_zap_bars() takes the mappings of all BARs, of an igb registers and vectors. In D3 a
+    device decodes no more than with the bit off: vfio_lock_and_set_power_state()."""
+    with (
+        open_device(process, _device(devices, "igb0"), mode) as opened,
+        opened.device.map_bar(0) as registers,
+        opened.device.map_bar(IGB_VECTORS) as vectors,
+    ):
+        file, control = opened.device, place_of(opened.device.config, POWER) + 4
+        powered = file.config(control, 2)
+        for off, on in (
+            ((PCI_COMMAND, 2, file.command & ~PciCommand.MEMORY), (PCI_COMMAND, 2, file.command)),
+            ((control, 2, powered | D3HOT), (control, 2, powered)),
+        ):
+            found = registers.load(IGB_LEDCTL, 4), vectors.load(0, 4)
+            file.set_config(*off)
+            for mapping in (registers, vectors):
+                with pytest.raises(RemoteFault) as caught:
+                    mapping.load(0, 4)
+                assert caught.value.fault.signal == SIGBUS
+            with raises_errno(EIO):
+                file.pread(4, file.region(0).offset)
+            file.set_config(*on)
+            assert (registers.load(IGB_LEDCTL, 4), vectors.load(0, 4)) == found
 
 
 @contract("RST-1")
@@ -308,7 +314,7 @@ def test_reset_works_where_the_device_can_be_reset_alone(
         file.enable_dma()
         file.reset()
         assert PciCommand.MASTER in file.command
-        assert PciCommand.MASTER in PciCommand(_hardware(hands, devices[role], PCI_COMMAND))
+        assert PciCommand.MASTER in PciCommand(devices[role].config(hands, PCI_COMMAND, 2))
         with edu_of(file) as registers:
             assert registers.inverted(0) == 0xFFFF_FFFF
 
