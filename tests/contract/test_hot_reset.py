@@ -10,17 +10,18 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from errno import EBADF, EINVAL, ENODEV, ENOSPC
-from os import O_RDONLY
+from functools import partial
 
 import pytest
 
 from lab.agent.process import Process
 from lab.contract import Mode
 from lab.testing import contract, raises_errno
+from lab.vfio.config import MSI, place_of
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import DeviceFile, Iommufd
-from lab.vfio.modes import GROUP_MODES, Opened, open_device
+from lab.vfio.modes import GROUP_MODES, Ioas, Opened, open_device
 from lab.vfio.uapi import (
     DeviceId,
     DeviceRequest,
@@ -34,8 +35,7 @@ from lab.vfio.uapi import (
 DEV_ID = HotResetFlag.VFIO_PCI_HOT_RESET_FLAG_DEV_ID
 OWNED = DEV_ID | HotResetFlag.VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED
 BY_GROUP = HotResetFlag(0)
-CAPABILITIES, MSI = 0x34, 0x05  # where the first one stands, and what MSI's calls itself
-MARK = (0xFEE0_0000).to_bytes(4, "little")
+MARK = 0xFEE0_0000
 
 
 def _ids(devices: Sequence[VfioPciDependentDevice]) -> dict[int, int]:
@@ -161,18 +161,7 @@ def _works(file: DeviceFile) -> None:
 def _message_address(hands: Process, device: Device) -> int:
     """Where edu's MSI address stands in config space; only a reset clears what is written there,
     because the kernel restores no MSI that is not in use."""
-    config = _config(hands, device)
-    place = config[CAPABILITIES]
-    while config[place] != MSI:
-        assert place, "edu has no MSI"
-        place = config[place + 1]
-    return place + 4
-
-
-def _config(hands: Process, device: Device) -> bytes:
-    """Config space as the hardware has it."""
-    with hands.open(f"{device.sysfs}/config", O_RDONLY) as config:
-        return config.pread(256, 0)
+    return place_of(partial(device.config, hands), MSI) + 4
 
 
 @contextmanager
@@ -181,10 +170,10 @@ def _marked(hands: Process, *devices: Device) -> Iterator[Callable[[], list[bool
     places = [(device, _message_address(hands, device)) for device in devices]
     for device, place in places:
         with hands.open(f"{device.sysfs}/config") as config:
-            config.pwrite(MARK, place)
+            config.pwrite(MARK.to_bytes(4, "little"), place)
 
     def marks() -> list[bool]:
-        return [_config(hands, device)[place : place + 4] == MARK for device, place in places]
+        return [device.config(hands, place, 4) == MARK for device, place in places]
 
     assert all(marks())
     yield marks
@@ -207,6 +196,19 @@ def test_owner_may_reset(process: Process, hands: Process, resettable: Device, m
         _works(opened.device)
 
 
+@contextmanager
+def _opened_as_well(process: Process, device: Device, first: Opened) -> Iterator[None]:
+    """Another device of a group that is owned, with its owner's help."""
+    if first.group:
+        with first.group.get_device(device.address):
+            yield
+    else:
+        assert isinstance(first.space, Ioas)
+        with device.open_cdev(process) as cdev:
+            cdev.bind(first.space.iommufd)
+            yield
+
+
 @contract("RST-3")
 def test_whole_bus_must_be_the_callers(
     process: Process,
@@ -216,8 +218,9 @@ def test_whole_bus_must_be_the_callers(
     nic: Device,
     mode: Mode,
 ) -> None:
-    """vfio_pci_dev_set_resettable(): no reset of a device that no vfio driver has. With one,
-    all of the bus is reset."""
+    """vfio_pci_dev_set_resettable(): no reset of a device that no vfio driver has, wherever on the
+    bus it is; vfio_pci_dev_set_needs_reset(): none by the close of a device while its sibling is in
+    use. When all is the caller's, all of it is reset."""
     with ExitStack() as stack:
         stack.enter_context(nic.driven_by(hands, None))
         opened = stack.enter_context(open_device(process, sibling, mode))
@@ -226,6 +229,11 @@ def test_whole_bus_must_be_the_callers(
             opened.device.hot_reset(_mine(opened))
         assert marks() == [True, True]
         with nic.driven_by(hands, VFIO_PCI):
+            with other_sibling.driven_by(hands, None), raises_errno(EINVAL):
+                opened.device.hot_reset(_mine(opened))
+            with _opened_as_well(process, other_sibling, opened):
+                pass
+            assert marks() == [True, True]
             opened.device.hot_reset(_mine(opened))
         assert marks() == [False, False]
         _works(opened.device)
