@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""SRV-1: a virtual function is for whoever its physical function's user trusts.
+"""SRV-1: a virtual function is for whoever its physical function's user trusts. And REG-3, for it
+has less of its own in config space.
 
 Source: drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token().
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from errno import EACCES
+from errno import EACCES, EINVAL, ENOTTY
 from posixpath import basename
 from uuid import UUID, uuid4
 
@@ -17,16 +18,19 @@ from lab.contract import Mode
 from lab.testing import contract, lacking, not_applicable, raises_errno
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.files import DeviceFile, Iommufd
-from lab.vfio.modes import GROUP_MODES, joined_group, open_device
+from lab.vfio.modes import joined_group, open_device
 from lab.vfio.uapi import (
     BindFlag,
     DeviceFlag,
     DeviceRequest,
     Feature,
+    PciCommand,
+    PciIrq,
     VfioDeviceBindIommufdToken,
 )
 
 ENABLE = "/sys/module/vfio_pci/parameters/enable_sriov"
+VENDOR, PIN = 0x00, 0x3D
 TOKEN, WRONG = uuid4(), uuid4()
 
 
@@ -40,7 +44,14 @@ def physical(devices: Mapping[str, Device]) -> Device:
 
 @pytest.fixture
 def virtual(hands: Process, physical: Device) -> Iterator[Device]:
-    """Its one virtual function, which vfio-pci takes because it has the other."""
+    """Its one virtual function."""
+    with _virtual_function_of(hands, physical) as device:
+        yield device
+
+
+@contextmanager
+def _virtual_function_of(hands: Process, physical: Device) -> Iterator[Device]:
+    """A virtual function, which vfio-pci takes because it has the physical one."""
     if not hands.exists(f"{physical.sysfs}/sriov_numvfs"):
         raise not_applicable("this kernel has no SR-IOV")
     before = hands.read_text(ENABLE)
@@ -80,18 +91,20 @@ def _taken(
         yield file
 
 
+@pytest.fixture
+def takes_tokens(mode: Mode, release: tuple[int, int]) -> None:
+    """A flow in which a token can be given."""
+    if mode is Mode.IOMMUFD and release < (6, 17):
+        raise not_applicable("BIND takes no token before 6.17, and checks none")
+
+
 @contract("SRV-1")
+@pytest.mark.usefixtures("takes_tokens")
 def test_virtual_function_needs_the_token_of_its_physical_one(
-    process: Process,
-    physical: Device,
-    virtual: Device,
-    mode: Mode,
-    release: tuple[int, int],
+    process: Process, physical: Device, virtual: Device, mode: Mode
 ) -> None:
     """Without one and with a wrong one EACCES, and the right one still works afterwards; while the
     virtual function is in use the physical one wants the token, too."""
-    if mode is Mode.IOMMUFD and release < (6, 17):
-        raise not_applicable("BIND takes no token before 6.17, and checks none")
     with open_device(process, physical, mode) as opened:
         opened.device.set_feature(Feature.VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, TOKEN.bytes)
     for token in (None, WRONG):
@@ -108,15 +121,48 @@ def test_virtual_function_needs_the_token_of_its_physical_one(
         opened.device.info()
 
 
-@contract("SRV-1", *GROUP_MODES)
-def test_token_behind_the_name_of_a_physical_function_becomes_its_token(
-    process: Process, physical: Device, virtual: Device, mode: Mode
+@contract("SRV-1")
+@pytest.mark.usefixtures("takes_tokens")
+def test_token_is_a_secret_of_those_who_set_it(
+    process: Process, hands: Process, physical: Device, mode: Mode
 ) -> None:
-    """While no virtual function is in use: uuid_copy() in vfio_pci_validate_vf_token()."""
-    token = uuid4()
-    with _taken(process, physical, mode, token) as file:
-        file.info()
-    with raises_errno(EACCES), _taken(process, virtual, mode, WRONG):
+    """vfio_pci_vf_init() invents one that nobody knows; who opens the physical function with one
+    while no virtual one is in use, sets it; vfio_pci_core_feature_token() tells it to nobody."""
+    physical.set_driver(hands, VFIO_PCI)  # anew, and so is the token
+    with _virtual_function_of(hands, physical) as virtual:
+        for guess in (UUID(int=0), TOKEN):
+            with raises_errno(EACCES), _taken(process, virtual, mode, guess):
+                pass
+        with _taken(process, physical, mode, TOKEN) as file, raises_errno(EINVAL):
+            file.get_feature(Feature.VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, len(TOKEN.bytes))
+        with _taken(process, virtual, mode, TOKEN):
+            pass
+
+
+@contract("SRV-1")
+@pytest.mark.usefixtures("takes_tokens")
+def test_device_without_virtual_functions_has_no_token(
+    process: Process, edu: Device, mode: Mode
+) -> None:
+    """EINVAL from vfio_pci_validate_vf_token(), and ENOTTY for who would set one."""
+    with raises_errno(EINVAL), _taken(process, edu, mode, TOKEN):
         pass
-    with _taken(process, virtual, mode, token) as file:
-        file.info()
+    with open_device(process, edu, mode) as opened, raises_errno(ENOTTY):
+        opened.device.set_feature(Feature.VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, TOKEN.bytes)
+
+
+@contract("REG-3", Mode.IOMMUFD, Mode.TYPE1V2)  # one of each flow: a virtual function takes seconds
+@pytest.mark.usefixtures("takes_tokens")
+def test_virtual_function_shows_what_it_has_not(
+    process: Process, hands: Process, physical: Device, virtual: Device, mode: Mode
+) -> None:
+    """vfio_config_init(): whose card it is, and that its memory decodes; INTx it has none."""
+    with open_device(process, physical, mode) as opened:
+        opened.device.set_feature(Feature.VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, TOKEN.bytes)
+    with _taken(process, virtual, mode, TOKEN) as file:
+        assert virtual.config(hands, VENDOR, 2) == 0xFFFF
+        assert file.config(VENDOR, 2) == physical.config(hands, VENDOR, 2)
+        assert file.config(PIN, 1) == file.irq(PciIrq.VFIO_PCI_INTX_IRQ_INDEX).count == 0
+        assert PciCommand.MEMORY in file.command
+        place = file.region(0).offset
+        assert len(file.pread(4, place)) == 4
