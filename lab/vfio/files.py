@@ -253,6 +253,29 @@ class Container(VfioFile):
         return [bool(bits >> page & 1) for page in range(pages)]
 
 
+def irq_set(
+    index: PciIrq,
+    action: IrqSetFlag,
+    *,
+    start: int = 0,
+    count: int = 1,
+    eventfds: Sequence[int] = (),
+) -> bytes:
+    """The argument of SET_IRQS, as `DeviceFile.set_irqs` gives it."""
+    data = b"".join(fd.to_bytes(4, "little", signed=True) for fd in eventfds)
+    kind = IrqSetFlag.VFIO_IRQ_SET_DATA_NONE
+    if eventfds:
+        kind, count = IrqSetFlag.VFIO_IRQ_SET_DATA_EVENTFD, len(eventfds)
+    head = VfioIrqSet(
+        argsz=ctypes.sizeof(VfioIrqSet) + len(data),
+        flags=kind | action,
+        index=index,
+        start=start,
+        count=count,
+    )
+    return bytes(head) + data
+
+
 class DeviceFile(VfioFile):
     """A device's file, however it was come by."""
 
@@ -288,18 +311,8 @@ class DeviceFile(VfioFile):
         eventfds: Sequence[int] = (),
     ) -> None:
         """SET_IRQS with eventfds, -1 for none, or with no data and `count` vectors."""
-        data = b"".join(fd.to_bytes(4, "little", signed=True) for fd in eventfds)
-        kind = IrqSetFlag.VFIO_IRQ_SET_DATA_NONE
-        if eventfds:
-            kind, count = IrqSetFlag.VFIO_IRQ_SET_DATA_EVENTFD, len(eventfds)
-        head = VfioIrqSet(
-            argsz=ctypes.sizeof(VfioIrqSet) + len(data),
-            flags=kind | action,
-            index=index,
-            start=start,
-            count=count,
-        )
-        self.call(DeviceRequest.VFIO_DEVICE_SET_IRQS, bytes(head) + data)
+        argument = irq_set(index, action, start=start, count=count, eventfds=eventfds)
+        self.call(DeviceRequest.VFIO_DEVICE_SET_IRQS, argument)
 
     def reset(self) -> None:
         self.call(DeviceRequest.VFIO_DEVICE_RESET)

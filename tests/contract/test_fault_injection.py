@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""OWN-6 and OWN-7: a step of a flow that runs out of memory, in each of its allocations in turn.
+"""OWN-6, OWN-7 and IRQ-3: a step that runs out of memory, in each of its allocations in turn.
 
 Source: Documentation/fault-injection/fault-injection.rst, "/proc/<pid>/task/<tid>/fail-nth". The
 n-th allocation of one thread fails, n from 1 on, until a step makes fewer than n. A step that fails
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from errno import ENOMEM
+from errno import EINVAL, ENOMEM
 from itertools import count
 
 import pytest
@@ -23,9 +23,10 @@ from lab.agent.process import Process
 from lab.agent.program import Buf, Call, Field, Imm, Program, Reg, Result
 from lab.agent.syscalls import Syscall
 from lab.contract import Mode
-from lab.testing import contract, not_applicable
+from lab.testing import contract, not_applicable, raises_errno
 from lab.vfio.device import VFIO_PCI, Device, pinned_pages
-from lab.vfio.files import Iommufd
+from lab.vfio.files import Iommufd, irq_set
+from lab.vfio.interrupts import events_of
 from lab.vfio.modes import COMPAT_MODES, GROUP_MODES, open_device
 from lab.vfio.steps import (
     Place,
@@ -37,7 +38,7 @@ from lab.vfio.steps import (
     way_back,
     way_in,
 )
-from lab.vfio.uapi import GroupRequest
+from lab.vfio.uapi import DeviceRequest, GroupRequest, IrqSetFlag, PciIrq
 
 IOVA = 0x10_0000
 PAGES = 16
@@ -148,6 +149,17 @@ def _set_nth(number: int) -> Call:
     return Call(Syscall.PWRITE64, words)
 
 
+def _unlucky(call: Call, nth: int) -> tuple[Call, Call, Call, Call]:
+    """A call whose n-th allocation fails, between one that says so and one that asks for it."""
+    words = Reg(Own.NTH), Buf(size=16), Imm(16), Imm(0)
+    return _set_nth(nth), call, Call(Syscall.PREAD64, words), _set_nth(0)
+
+
+def _was_injected(asked: Result) -> bool:
+    """Whether the call had an n-th allocation."""
+    return int(asked.data[: asked.value]) == 0
+
+
 def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group: str) -> Attempt:
     """Walk the flow; at `step` let the n-th allocation fail, then do that step again and go on.
 
@@ -156,12 +168,11 @@ def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group:
 
     call = flow[step].call
     spare = None if call.register is None else Own.FAILED
-    words = Reg(Own.NTH), Buf(size=16), Imm(16), Imm(0)
     probes = _probes(group)
     parts = (
         (openat(NTH, Own.NTH), *(each.call for each in flow[:step])),
         probes,
-        (_set_nth(nth), replace(call, register=spare), Call(Syscall.PREAD64, words), _set_nth(0)),
+        _unlucky(replace(call, register=spare), nth),
         probes,
         tuple(each.call for each in flow[step:]),
         # All closes; a step that had succeeded was done twice, and may have got two of its kind.
@@ -176,8 +187,7 @@ def _attempt(process: Process, flow: Sequence[Step], step: int, nth: int, group:
         tuple(next(results) for _ in part) for part in parts
     )
     assert all(result.ok for result in (*start, set_)), f"on the way to {flow[step].name}"
-    left = int(asked.data[: asked.value])
-    return Attempt(_answers(before), failed, left == 0, _answers(after), rest)
+    return Attempt(_answers(before), failed, _was_injected(asked), _answers(after), rest)
 
 
 def _answers(probes: Sequence[Result]) -> tuple[tuple[int, int], ...]:
@@ -324,3 +334,37 @@ def test_second_group_without_memory_stays_out(
         failures, injected = _sweep(process, (*first, *second), group, len(first) + 1)
     _is_as_before(process, hands, resettable, mode)
     _report(record_property, failures, injected)
+
+
+@contract("IRQ-3")
+def test_intx_without_memory_is_not_set_up(
+    process: Process, edu: Device, mode: Mode, record_property: Callable[[str, object], None]
+) -> None:
+    """vfio_intx_enable(): the type is not active, and can be set up.
+
+    Not so MSI: what has no room in /proc when it is allocated is a WARN of the interrupt core's
+    when it is freed, unregister_irq_proc().
+    """
+    index, trigger = PciIrq.VFIO_PCI_INTX_IRQ_INDEX, IrqSetFlag.VFIO_IRQ_SET_ACTION_TRIGGER
+    failed = 0
+    with open_device(process, edu, mode) as opened, process.eventfd() as event:
+        file = opened.device
+        argument = Buf(irq_set(index, trigger, eventfds=[event.fd]))
+        words = Imm(file.fd), Imm(DeviceRequest.VFIO_DEVICE_SET_IRQS), argument
+        for nth in count(1):
+            assert nth < MOST, "INTx is never set up"
+            ops = openat(NTH, Own.NTH), *_unlucky(Call(Syscall.IOCTL, words), nth), close(Own.NTH)
+            _, _, result, asked, _, _ = process.batch(ops)
+            if not result.ok:
+                assert _was_injected(asked), "it failed, and not for want of memory"
+                failed += 1
+                with raises_errno(EINVAL):
+                    file.set_irqs(index, trigger)
+                file.set_irqs(index, trigger, eventfds=[event.fd])
+            file.set_irqs(index, trigger)
+            assert events_of(event, 0) == 1
+            file.set_irqs(index, trigger, count=0)
+            if not _was_injected(asked):
+                break
+    assert failed, "no allocation failed: nothing was injected"
+    record_property("failed", failed)
