@@ -184,6 +184,7 @@ class _Hunt:
     def run(self, mutants: Sequence[Mutant]) -> None:
         """Test the unpatched kernel, then each mutant; Ctrl-C ends what runs and passes on."""
         wanted = sorted({mutant.rule for mutant in mutants})
+        self.progress.say(f"… test {self.base.kernel.name}, {_UNPATCHED}")
         with self._tests(self.base.kernel, place := self._place(_UNPATCHED), wanted) as first:
             kernel = self._built(mutants[0])
             self._must_be_green(self._record(first, place), place)
