@@ -8,7 +8,7 @@ import pytest
 from lab.agent.process import Process
 from lab.config import Machine
 from lab.contract import Mode
-from lab.testing import not_applicable
+from lab.testing import lacking, not_applicable
 from lab.vfio.device import CDEVS, Device
 from lab.vfio.files import Iommufd
 from lab.vfio.modes import COMPAT_MODES, CONTAINER_MODES, GROUP_MODES, has_type1
@@ -100,6 +100,18 @@ def other_sibling(devices: Mapping[str, Device]) -> Device:
 
 
 @pytest.fixture
+def igb(devices: Mapping[str, Device]) -> Device:
+    """A card of PCI Express, with MSI-X, a function level reset and SR-IOV, that vfio-pci has."""
+    return _role(devices, "igb0")
+
+
+@pytest.fixture
+def device(devices: Mapping[str, Device], role: str) -> Device:
+    """The one that the test's parameter `role` names."""
+    return _role(devices, role)
+
+
+@pytest.fixture
 def nic(devices: Mapping[str, Device]) -> Device:
     """The network card of that group; its own driver has it."""
     return _role(devices, "nic0")
@@ -107,5 +119,6 @@ def nic(devices: Mapping[str, Device]) -> Device:
 
 def _role(devices: Mapping[str, Device], role: str) -> Device:
     if role not in devices:
-        raise not_applicable(f"this machine has no {role}")
+        # not every QEMU has an igb
+        raise lacking("igb") if role == "igb0" else not_applicable(f"this machine has no {role}")
     return devices[role]

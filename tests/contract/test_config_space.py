@@ -4,7 +4,6 @@
 Source: drivers/vfio/pci/vfio_pci_config.c.
 """
 
-from collections.abc import Mapping
 from errno import EFAULT
 from functools import partial
 
@@ -12,7 +11,7 @@ import pytest
 
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.testing import contract, lacking, raises_errno
+from lab.testing import contract, raises_errno
 from lab.vfio.config import (
     AER,
     EXPRESS,
@@ -35,20 +34,13 @@ PAYLOAD, FLR = 0x00E0, 1 << 15  # in PCI_EXP_DEVCTL
 IGB_LEDCTL = 0xE00  # a register of an igb's BAR 0
 
 
-def _device(devices: Mapping[str, Device], role: str) -> Device:
-    if role not in devices:
-        raise lacking("igb")
-    return devices[role]
-
-
 @contract("REG-1")
 @pytest.mark.parametrize("role", ["edu0", "igb0"])
 def test_capabilities_can_be_walked_and_end(
-    process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode, role: str
+    process: Process, hands: Process, device: Device, mode: Mode
 ) -> None:
     """vfio_cap_init(). The chain ends, MSI is in it, and nothing that these devices have is
     hidden."""
-    device = _device(devices, role)
     with open_device(process, device, mode) as opened:
         assert opened.device.config(STATUS, 2) & HAS_CAPABILITIES
         shown = capabilities(opened.device.config)
@@ -58,14 +50,13 @@ def test_capabilities_can_be_walked_and_end(
 
 @contract("REG-1")
 def test_extended_capabilities_can_be_walked_and_end(
-    process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, hands: Process, igb: Device, mode: Mode
 ) -> None:
     """vfio_ecap_init(). An igb's chain begins at 0x100 and has AER."""
-    device = _device(devices, "igb0")
-    with open_device(process, device, mode) as opened:
+    with open_device(process, igb, mode) as opened:
         shown = extended_capabilities(opened.device.config)
         assert AER in shown.values()
-        assert shown == extended_capabilities(partial(device.config, hands))
+        assert shown == extended_capabilities(partial(igb.config, hands))
 
 
 @contract("REG-3")
@@ -89,11 +80,10 @@ def test_emulated_bits_read_back_and_protected_ones_stay(
 @contract("REG-3")
 @pytest.mark.parametrize("role", ["edu0", "igb0"])
 def test_bars_are_the_users_own_copies(
-    process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode, role: str
+    process: Process, hands: Process, device: Device, mode: Mode
 ) -> None:
     """vfio_bar_fixup(): they tell their size, those that the device lacks are 0, and the device's
     own stay as they are."""
-    device = _device(devices, role)
     with open_device(process, device, mode) as opened:
         file = opened.device
         before = {place: device.config(hands, place, 4) for place in (*BARS, ROM)}
@@ -137,11 +127,10 @@ def test_msi_is_not_programmed_by_the_user(
 
 @contract("REG-3")
 def test_other_capabilities_are_not_written_through(
-    process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, hands: Process, igb: Device, mode: Mode
 ) -> None:
     """MSI-X cannot be enabled, the payload's size is a copy; vfio_exp_config_write(): a function
     level reset is the kernel's to do, and done."""
-    igb = _device(devices, "igb0")
     with open_device(process, igb, mode) as opened:
         file = opened.device
         msix, device_control = place_of(file.config, MSIX) + 2, place_of(file.config, EXPRESS) + 8

@@ -5,7 +5,6 @@ Source: drivers/vfio/pci/vfio_pci_intrs.c and drivers/vfio/virqfd.c. What the ke
 eventfd it does before the call returns, so nothing has to be waited for.
 """
 
-from collections.abc import Mapping
 from errno import EBADF, EBUSY, EINVAL, ENOTTY
 from struct import pack
 
@@ -13,7 +12,7 @@ import pytest
 
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.testing import contract, lacking, raises_errno
+from lab.testing import contract, raises_errno
 from lab.vfio.device import Device
 from lab.vfio.edu import opened_edu
 from lab.vfio.interrupts import events_of, set_bools
@@ -105,14 +104,12 @@ def test_eventfd_that_unmasks_intx_is_heard_until_it_is_gone(
     ],
 )
 def test_events_that_are_no_interrupts_have_one_eventfd(
-    process: Process, devices: Mapping[str, Device], mode: Mode, role: str, index: PciIrq
+    process: Process, device: Device, mode: Mode, index: PciIrq
 ) -> None:
     """vfio_pci_set_ctx_trigger_single(): user space can trigger them, exchange the eventfd and take
     it away; vfio_pci_core_close_device() does so for the next user."""
-    if role not in devices:
-        raise lacking("igb")
     with process.eventfd() as first, process.eventfd() as second:
-        with open_device(process, devices[role], mode) as opened:
+        with open_device(process, device, mode) as opened:
             file = opened.device
             with raises_errno(EINVAL):
                 file.set_irqs(index, TRIGGER)
@@ -138,6 +135,6 @@ def test_events_that_are_no_interrupts_have_one_eventfd(
             with raises_errno(EINVAL):
                 file.set_irqs(index, TRIGGER)
             file.set_irqs(index, TRIGGER, eventfds=[second.fd])
-        with open_device(process, devices[role], mode) as opened, raises_errno(EINVAL):
+        with open_device(process, device, mode) as opened, raises_errno(EINVAL):
             opened.device.set_irqs(index, TRIGGER)
         assert (events_of(first, 0), events_of(second, 0)) == (0, 0)

@@ -5,7 +5,7 @@ Source: drivers/vfio/pci/vfio_pci_intrs.c. A test that nothing comes holds the e
 """
 
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from errno import EBADF, EINVAL, ENOTTY
 from functools import partial
@@ -16,7 +16,7 @@ import pytest
 from lab.agent.file import RemoteFile
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.testing import contract, lacking, raises_errno
+from lab.testing import contract, raises_errno
 from lab.vfio import config
 from lab.vfio.device import Device
 from lab.vfio.edu import opened_edu
@@ -45,12 +45,6 @@ EVENTFD = IrqSetFlag.VFIO_IRQ_SET_DATA_EVENTFD
 NORESIZE = IrqInfoFlag.VFIO_IRQ_INFO_NORESIZE
 IGB_GPIE, IGB_EICS, IGB_EIMS = 0x1514, 0x1520, 0x1524  # registers of an igb's BAR 0
 IGB_MSIX_MODE = 1 << 4  # of GPIE
-
-
-def _device(devices: Mapping[str, Device], role: str) -> Device:
-    if role not in devices:
-        raise lacking("igb")
-    return devices[role]
 
 
 @contract("IRQ-1")
@@ -183,11 +177,9 @@ def test_user_space_can_trigger(process: Process, edu: Device, mode: Mode, index
 
 
 @contract("IRQ-2")
-def test_each_vector_signals_its_own_eventfd(
-    process: Process, devices: Mapping[str, Device], mode: Mode
-) -> None:
+def test_each_vector_signals_its_own_eventfd(process: Process, igb: Device, mode: Mode) -> None:
     """MSI-X of an igb: vector N signals eventfd N and no other; one of them is exchanged."""
-    with open_device(process, _device(devices, "igb0"), mode) as opened, ExitStack() as stack:
+    with open_device(process, igb, mode) as opened, ExitStack() as stack:
         file = opened.device
         count = file.irq(MSIX).count
         assert count >= 3
@@ -205,11 +197,10 @@ def test_each_vector_signals_its_own_eventfd(
 
 @contract("IRQ-2")
 def test_each_vector_of_the_device_signals_its_own_eventfd(
-    process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, hands: Process, igb: Device, mode: Mode
 ) -> None:
     """The same by messages of the device's. They are set up while its memory does not decode, which
     vfio_pci_memory_lock_and_enable() changes for as long as it takes."""
-    igb = _device(devices, "igb0")
     with open_device(process, igb, mode) as opened, ExitStack() as stack:
         file = opened.device
         count = file.irq(MSIX).count
@@ -229,12 +220,10 @@ def test_each_vector_of_the_device_signals_its_own_eventfd(
 
 
 @contract("IRQ-2")
-def test_a_block_of_vectors_may_begin_anywhere(
-    process: Process, devices: Mapping[str, Device], mode: Mode
-) -> None:
+def test_a_block_of_vectors_may_begin_anywhere(process: Process, igb: Device, mode: Mode) -> None:
     """vfio_pci_set_msi_trigger(): a block that does not begin at 0 enables the type; DATA_BOOL
     triggers some vectors of a block; -1 takes a vector's eventfd away."""
-    with _three_vectors(process, devices, mode) as (file, events):
+    with _three_vectors(process, igb, mode) as (file, events):
         set_bools(file, MSIX, TRIGGER, [True, False], start=2)
         assert [events_of(event, 0) for event in events] == [0, 1, 0]
         set_bools(file, MSIX, TRIGGER, [False, True], start=2)
@@ -246,13 +235,11 @@ def test_a_block_of_vectors_may_begin_anywhere(
 
 
 @contract("IRQ-2")
-def test_vectors_are_added_where_they_can_be(
-    process: Process, devices: Mapping[str, Device], mode: Mode
-) -> None:
+def test_vectors_are_added_where_they_can_be(process: Process, igb: Device, mode: Mode) -> None:
     """vfio_msi_alloc_irq(): more vectors than MSI-X was enabled with, unless GET_IRQ_INFO says that
     there are none to be had."""
     with (
-        open_device(process, _device(devices, "igb0"), mode) as opened,
+        open_device(process, igb, mode) as opened,
         process.eventfd() as first,
         process.eventfd() as another,
     ):
@@ -272,10 +259,10 @@ def test_vectors_are_added_where_they_can_be(
 
 @contextmanager
 def _three_vectors(
-    process: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, igb: Device, mode: Mode
 ) -> Iterator[tuple[DeviceFile, list[RemoteFile]]]:
     """An igb whose vectors 1, 2 and 3 signal an eventfd each; vector 0 has none."""
-    with open_device(process, _device(devices, "igb0"), mode) as opened, ExitStack() as stack:
+    with open_device(process, igb, mode) as opened, ExitStack() as stack:
         events = [stack.enter_context(process.eventfd()) for _ in range(3)]
         fds = [event.fd for event in events]
         opened.device.set_irqs(MSIX, TRIGGER, start=1, eventfds=fds)
@@ -295,15 +282,14 @@ def _three_vectors(
 )
 def test_second_type_is_refused_while_one_is_active(
     process: Process,
-    devices: Mapping[str, Device],
+    device: Device,
     mode: Mode,
-    role: str,
     active: PciIrq,
     second: PciIrq,
 ) -> None:
     """`irq_is() || is_irq_none()`: EINVAL, until the first is disabled."""
     with (
-        open_device(process, _device(devices, role), mode) as opened,
+        open_device(process, device, mode) as opened,
         process.eventfd() as event,
     ):
         file = opened.device
@@ -332,10 +318,10 @@ def test_bad_eventfd_is_refused(process: Process, edu: Device, mode: Mode) -> No
 
 @contract("IRQ-3")
 def test_bad_eventfd_in_a_block_takes_the_block_away(
-    process: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, igb: Device, mode: Mode
 ) -> None:
     """vfio_msi_set_block(): EBADF, and none of the block's vectors signals; the others do."""
-    with _three_vectors(process, devices, mode) as (file, events):
+    with _three_vectors(process, igb, mode) as (file, events):
         closed = process.eventfd().detach()
         process.adopt(closed, "a closed file").close()
         with raises_errno(EBADF):
@@ -374,11 +360,10 @@ def test_intx_is_one_line(process: Process, edu: Device, mode: Mode) -> None:
 @contract("IRQ-3")
 @pytest.mark.parametrize("role", ["edu0", "igb0"])
 def test_types_are_those_of_the_device(
-    process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode, role: str
+    process: Process, hands: Process, device: Device, mode: Mode, role: str
 ) -> None:
     """vfio_pci_ioctl_get_irq_info(): as many vectors as config space says; only PCI Express has
     errors."""
-    device = _device(devices, role)
     read = partial(device.config, hands)
     with open_device(process, device, mode) as opened:
         file = opened.device
@@ -408,11 +393,9 @@ def test_types_are_those_of_the_device(
 
 
 @contract("IRQ-3")
-def test_set_irqs_checks_its_argument(
-    process: Process, devices: Mapping[str, Device], mode: Mode
-) -> None:
+def test_set_irqs_checks_its_argument(process: Process, igb: Device, mode: Mode) -> None:
     """vfio_main.c: vfio_set_irqs_validate_and_prepare(). EINVAL each, and nothing has changed."""
-    with _three_vectors(process, devices, mode) as (file, events):
+    with _three_vectors(process, igb, mode) as (file, events):
         vectors = file.irq(MSIX).count
         size = ctypes.sizeof(VfioIrqSet)
         bad = [

@@ -16,7 +16,7 @@ import pytest
 from lab.agent.errors import RemoteFault
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.testing import contract, lacking, raises_errno
+from lab.testing import contract, raises_errno
 from lab.vfio.config import MSIX, POWER, place_of
 from lab.vfio.device import Device
 from lab.vfio.edu import IDENTITY, Register, edu_of
@@ -46,20 +46,13 @@ D3HOT = 3  # in PCI_PM_CTRL
 MSIX_MAPPABLE = 3  # a capability of a region
 
 
-def _device(devices: Mapping[str, Device], role: str) -> Device:
-    if role not in devices:
-        raise lacking("igb")
-    return devices[role]
-
-
 @contract("REG-1")
 @pytest.mark.parametrize("role", ["edu0", "igb0"])
 def test_regions_agree_with_the_device(
-    process: Process, hands: Process, devices: Mapping[str, Device], mode: Mode, role: str
+    process: Process, hands: Process, device: Device, mode: Mode, role: str
 ) -> None:
     """Sizes as in sysfs's `resource`; memory that fills pages can be mapped, ports cannot, and
     what the device lacks, as these do their ROM and VGA, is empty or does not exist."""
-    device = _device(devices, role)
     lines = hands.read_text(f"{device.sysfs}/resource").splitlines()
     resources = [tuple(int(word, 16) for word in line.split()) for line in lines]
     with open_device(process, device, mode) as opened:
@@ -103,11 +96,11 @@ def test_who_has_no_room_for_the_answer_gets_none(
 
 @contract("REG-1")
 def test_capabilities_of_a_region_can_be_walked_and_end(
-    process: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, igb: Device, mode: Mode
 ) -> None:
     """vfio_main.c: vfio_info_cap_shift(). The BAR that holds an igb's MSI-X table has one, which
     says that it can be mapped; who has no room for it is told how much is needed."""
-    with open_device(process, _device(devices, "igb0"), mode) as opened:
+    with open_device(process, igb, mode) as opened:
         (table,) = [
             region
             for bar in BARS
@@ -213,10 +206,10 @@ def test_what_the_device_lacks_is_not_read_or_written(
 
 @contract("REG-2")
 def test_ports_are_read_and_written_and_not_mapped(
-    process: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, igb: Device, mode: Mode
 ) -> None:
     """Of an igb's ports one takes the offset of a register of BAR 0, the next is that register."""
-    with open_device(process, _device(devices, "igb0"), mode) as opened:
+    with open_device(process, igb, mode) as opened:
         file = opened.device
         regions = [file.region(bar) for bar in BARS]
         (ports,) = [each for each in regions if each.size and each.flags == READ_WRITE]
@@ -253,12 +246,12 @@ def test_registers_are_out_of_reach_while_decoding_is_off(
 
 @contract("REG-2")
 def test_no_bar_is_in_reach_while_decoding_is_off_or_power_low(
-    process: Process, devices: Mapping[str, Device], mode: Mode
+    process: Process, igb: Device, mode: Mode
 ) -> None:
     """vfio_pci_zap_bars() takes the mappings of all BARs, of an igb registers and vectors. In D3 a
     device decodes no more than with the bit off: vfio_lock_and_set_power_state()."""
     with (
-        open_device(process, _device(devices, "igb0"), mode) as opened,
+        open_device(process, igb, mode) as opened,
         opened.device.map_bar(0) as registers,
         opened.device.map_bar(IGB_VECTORS) as vectors,
     ):
@@ -320,9 +313,9 @@ def test_reset_works_where_the_device_can_be_reset_alone(
 
 
 @contract("RST-1")
-def test_reset_resets(process: Process, devices: Mapping[str, Device], mode: Mode) -> None:
+def test_reset_resets(process: Process, igb: Device, mode: Mode) -> None:
     """pci_try_reset_function(): a register of an igb has its first value again."""
-    with open_device(process, _device(devices, "igb0"), mode) as opened:
+    with open_device(process, igb, mode) as opened:
         with opened.device.map_bar(0) as registers:
             before = registers.load(IGB_LEDCTL, 4)
             registers.store(IGB_LEDCTL, 4, before ^ 0xFF)

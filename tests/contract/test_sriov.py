@@ -5,7 +5,7 @@ has less of its own in config space.
 Source: drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token().
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EACCES, EINVAL, ENOTTY
 from posixpath import basename
@@ -15,7 +15,7 @@ import pytest
 
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.testing import contract, lacking, not_applicable, raises_errno
+from lab.testing import contract, not_applicable, raises_errno
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.files import DeviceFile, Iommufd
 from lab.vfio.modes import joined_group, open_device
@@ -35,11 +35,9 @@ TOKEN, WRONG = uuid4(), uuid4()
 
 
 @pytest.fixture
-def physical(devices: Mapping[str, Device]) -> Device:
+def physical(igb: Device) -> Device:
     """A card with SR-IOV that vfio-pci has."""
-    if "igb0" not in devices:
-        raise lacking("igb")
-    return devices["igb0"]
+    return igb
 
 
 @pytest.fixture
