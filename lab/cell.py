@@ -158,8 +158,7 @@ class Cell:
         self._loop = Loop()
         memory = AcceleratorMemory(cache, self.parts.qemu)
         self._hypervisor = Hypervisor(self.parts.qemu, memory, self._loop)
-        self._unused = unused
-        self._pool = Pool(self._boot, Testbed.close, self._not_taken)
+        self._pool = Pool(self._boot, Testbed.close, unused)
         self._testbed: Testbed | None = None
         self._worker = worker
         self._booted = 0
@@ -246,11 +245,6 @@ class Cell:
             announce=self._announce if self.choice.doors else None,
             paused=not self.choice.doors,  # through which somebody may have come in already
         )
-
-    def _not_taken(self, testbed: Testbed) -> None:
-        if testbed.guest.alive:
-            testbed.guest.resume()
-        self._unused(testbed)
 
     def _announce(
         self, guest: Guest, machine_name: str, devices: Mapping[str, Device]

@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -121,6 +121,12 @@ class Testbed:
         ):
             raise GuestLost(f"the console has been silent for {deadline.seconds:.0f} s")
 
+    def printed_since(self, start: int) -> str:
+        """What is on the console from byte `start` on, all of what the kernel has said by now.
+        Raises as `hear_out` does."""
+        self.hear_out()
+        return self.guest.printed_since(start)
+
     def leaked(self, test: str, *, last: bool) -> list[Object]:
         """A test has ended, the `last` one in this guest: see `Leaks.after`, and for raises, too.
 
@@ -138,6 +144,8 @@ class Testbed:
 
     def close(self) -> None:
         """End the guest."""
+        with suppress(GuestLost):
+            self.guest.resume()  # one that stands still hears of no end, and is waited for
         self._stack.close()
 
 

@@ -95,6 +95,7 @@ class Guest:
         self._running = running
         self._inquest = inquest
         self._finding: Finding | None = None
+        self._paused = False
         # QEMU stays when the guest has ended: who waits for an answer would wait in vain.
         running.monitor.when((PANICKED, ENDED), ssh.cut)
 
@@ -113,10 +114,13 @@ class Guest:
         ticks cost the host 6 % of a processor while nothing happens. Raises GuestLost."""
         if self.accelerator is Accelerator.TCG:
             self.monitor.execute("stop")
+            self._paused = True
 
     def resume(self) -> None:
-        """Let it run, whether or not it was paused. Raises GuestLost."""
-        self.monitor.execute("cont")
+        """Let it run on if it was paused. Raises GuestLost."""
+        if self._paused:
+            self.monitor.execute("cont")
+            self._paused = False
 
     def faults(self) -> list[DmarFault]:
         """Every DMA that the IOMMU has blocked so far, in order."""
