@@ -130,7 +130,7 @@ def test_kernel_says_who_was_blocked_and_where(
     _, _, name = edu.address.partition(":")
     with _working(process, edu, Mode.IOMMUFD) as (_, registers, _), expected.dma_faults(edu):
         elsewhere, start = IOVA + process.page_size, guest.console.size
-        who = rf"Request device \[{re.escape(name)}\] fault addr {elsewhere:#x}\b"
+        who = rf"Request device \[(?:0000:)?{re.escape(name)}\] fault addr {elsewhere:#x}\b"
         deadline = Deadline.after(TOLD)
         while not re.search(rf"\[DMA Write\b[^]]*\] {who}", guest.console.text(start)):
             assert not deadline.passed, f"the kernel does not say that {name} was blocked"

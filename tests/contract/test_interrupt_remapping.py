@@ -10,7 +10,7 @@ from errno import EINVAL, EPERM
 
 from lab.agent.process import Process
 from lab.contract import Mode
-from lab.guest import Guest
+from lab.testbed import Testbed
 from lab.testing import contract, on_machine, raises_errno
 from lab.vfio.device import Device
 from lab.vfio.files import Iommufd
@@ -25,7 +25,7 @@ MACHINE = "vtd-no-remapping"
 @contract("IRQ-4", Mode.IOMMUFD)
 @on_machine(MACHINE)
 def test_bind_is_refused_without_interrupt_remapping(
-    guest: Guest, process: Process, hands: Process, edu: Device
+    testbed: Testbed, process: Process, hands: Process, edu: Device
 ) -> None:
     """EPERM, and the file stays parked; allowed, the same file binds and the kernel warns."""
     with edu.open_cdev(process) as cdev, Iommufd.open(process, Iommufd.PATH) as iommufd:
@@ -33,17 +33,17 @@ def test_bind_is_refused_without_interrupt_remapping(
             cdev.bind(iommufd)
         with raises_errno(EINVAL):
             cdev.info()
-        printed = guest.console.size
+        printed = testbed.guest.console.size
         with turned_on(hands, IOMMUFDS):
             cdev.bind(iommufd)
         cdev.info()
-        assert f"{edu.address}: MSI interrupts are not secure" in guest.printed_since(printed)
+        assert f"{edu.address}: MSI interrupts are not secure" in testbed.printed_since(printed)
 
 
 @contract("IRQ-4", *COMPAT_MODES)
 @on_machine(MACHINE)
 def test_compat_device_is_refused_without_interrupt_remapping(
-    guest: Guest, process: Process, hands: Process, edu: Device, mode: Mode
+    testbed: Testbed, process: Process, hands: Process, edu: Device, mode: Mode
 ) -> None:
     """Nothing is asked before the device itself: GET_DEVICE_FD is EPERM."""
     with open_container(process, mode) as container, edu.open_group(process) as group:
@@ -51,25 +51,25 @@ def test_compat_device_is_refused_without_interrupt_remapping(
         container.set_iommu(IOMMU_TYPES[mode])
         with raises_errno(EPERM):
             group.get_device(edu.address)
-        printed = guest.console.size
+        printed = testbed.guest.console.size
         with turned_on(hands, IOMMUFDS), group.get_device(edu.address) as device:
             device.info()
-        assert f"{edu.address}: MSI interrupts are not secure" in guest.printed_since(printed)
+        assert f"{edu.address}: MSI interrupts are not secure" in testbed.printed_since(printed)
 
 
 @contract("IRQ-4", *CONTAINER_MODES)
 @on_machine(MACHINE)
 def test_type1_is_refused_without_interrupt_remapping(
-    guest: Guest, process: Process, hands: Process, edu: Device, mode: Mode
+    testbed: Testbed, process: Process, hands: Process, edu: Device, mode: Mode
 ) -> None:
     """SET_IOMMU is EPERM, and GET_DEVICE_FD finds no IOMMU set. It is the refusal that type1 warns
     of; what is allowed goes without a word."""
     with open_container(process, mode) as container, edu.open_group(process) as group:
         group.set_container(container)
-        printed = guest.console.size
+        printed = testbed.guest.console.size
         with raises_errno(EPERM):
             container.set_iommu(IOMMU_TYPES[mode])
-        assert "No interrupt remapping support." in guest.printed_since(printed)
+        assert "No interrupt remapping support." in testbed.printed_since(printed)
         with raises_errno(EINVAL):
             group.get_device(edu.address)
         with turned_on(hands, TYPE1S):

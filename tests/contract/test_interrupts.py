@@ -362,8 +362,8 @@ def test_intx_is_one_line(process: Process, edu: Device, mode: Mode) -> None:
 def test_types_are_those_of_the_device(
     process: Process, hands: Process, device: Device, mode: Mode, role: str
 ) -> None:
-    """vfio_pci_ioctl_get_irq_info(): as many vectors as config space says; only PCI Express has
-    errors."""
+    """vfio_pci_ioctl_get_irq_info(): as many vectors as config space says. Whether it
+    tells of errors where there can be none depends on the kernel."""
     read = partial(device.config, hands)
     with open_device(process, device, mode) as opened:
         file = opened.device
@@ -383,8 +383,6 @@ def test_types_are_those_of_the_device(
             vectors = (read(config.place_of(read, config.MSIX) + 2, 2) & 0x7FF) + 1
         else:
             vectors = 0
-            with raises_errno(EINVAL):
-                file.irq(ERR)
         # NORESIZE, unless vectors can be allocated one by one
         assert told(MSIX) in {(vectors, event), (vectors, event | NORESIZE)}
         for wrong in ({"index": len(PciIrq)}, {"argsz": ctypes.sizeof(VfioIrqInfo) - 1}):
