@@ -118,42 +118,21 @@ def test_other_page_table_of_an_ioas_keeps_what_is_reserved(process: Process, ed
 
 
 @contract("DMA-2", Mode.IOMMUFD)
-def test_unmap_ends_the_access_through_every_page_table(
-    expected: Announced, process: Process, hands: Process, edu: Device
+@pytest.mark.parametrize("other_goes", [False, True], ids=["both-stay", "one-goes"])
+def test_every_page_table_has_what_is_mapped_until_it_is_not(
+    expected: Announced, process: Process, hands: Process, edu: Device, other_goes: bool
 ) -> None:
-    """iopt_area_fill_domains() and iopt_area_unfill_domains() go through all of them. A page is
-    pinned once, whatever their number."""
-    with (
-        _second_table(process, edu) as (iommufd, ioas, _, registers),
-        process.mmap(PAGE) as page,
-    ):
-        before = pinned_pages(hands)
-        iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
-        assert pinned_pages(hands) == before + 1
-        page.write(0, WORD)
-        registers.copy_in(IOVA, len(WORD))
-        registers.copy_out(IOVA + 64, len(WORD))
-        assert page.read(64, len(WORD)) == WORD
-        iommufd.ioas_unmap(ioas, IOVA, PAGE)
-        assert pinned_pages(hands) == before
-        with expected.dma_faults(edu):
-            registers.copy_out(IOVA + 128, len(WORD))
-        assert page.read(128, len(WORD)) == bytes(len(WORD))
-
-
-@contract("DMA-2", Mode.IOMMUFD)
-def test_page_table_that_goes_leaves_the_other_one(
-    expected: Announced, process: Process, hands: Process, edu: Device
-) -> None:
-    """iopt_unfill_domain(): the page table that has been asked for the pages to unpin is another
-    one from then on, and the pages stay pinned as long as one is there."""
+    """iopt_area_fill_domains() and iopt_area_unfill_domains() go through all of them, and a page is
+    pinned once, whatever their number. iopt_unfill_domain(): when the one goes that has been asked
+    for the pages to unpin, it is another one from then on, and they stay pinned."""
     with (
         _second_table(process, edu) as (iommufd, ioas, first, registers),
         process.mmap(PAGE) as page,
     ):
         before = pinned_pages(hands)
         iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
-        iommufd.destroy(first)
+        if other_goes:
+            iommufd.destroy(first)
         assert pinned_pages(hands) == before + 1
         page.write(0, WORD)
         registers.copy_in(IOVA, len(WORD))
