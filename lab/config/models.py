@@ -184,6 +184,7 @@ class DeviceModel(StrEnum):
     EDU = "edu"
     E1000 = "e1000"
     IGB = "igb"
+    RNG = "virtio-rng-pci"
     ROOT_PORT = "pcie-root-port"
     PCI_BRIDGE = "pcie-pci-bridge"
 

@@ -203,6 +203,9 @@ def _devices(devices: dict[str, Device]) -> list[str]:
                 parts.append("dma_mask=0xffffffffffffffff")
             case DeviceModel.ROOT_PORT:
                 parts += [f"chassis={number}", f"slot={number}"]
+            case DeviceModel.RNG:
+                # one that the IOMMU translates for, as it does for the others
+                parts += ["iommu_platform=on", "disable-legacy=on"]
             case DeviceModel.E1000 | DeviceModel.IGB:
                 parts.append("romfile=")  # firmware need not look for a boot server there
         words += ["-device", ",".join(parts)]

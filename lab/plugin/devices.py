@@ -89,7 +89,7 @@ def resettable(devices: Mapping[str, Device]) -> Device:
 
 @pytest.fixture
 def sibling(devices: Mapping[str, Device]) -> Device:
-    """An edu that shares its group with another edu and a network card."""
+    """An edu that shares its group with another edu and a device of the host."""
     return _role(devices, "edu2")
 
 
@@ -112,9 +112,9 @@ def device(devices: Mapping[str, Device], role: str) -> Device:
 
 
 @pytest.fixture
-def nic(devices: Mapping[str, Device]) -> Device:
-    """The network card of that group; its own driver has it."""
-    return _role(devices, "nic0")
+def rng(devices: Mapping[str, Device]) -> Device:
+    """The random number generator of that group; the host's driver has it."""
+    return _role(devices, "rng0")
 
 
 def _role(devices: Mapping[str, Device], role: str) -> Device:

@@ -185,13 +185,13 @@ def test_unset_container_waits_for_every_device(
     hands: Process,
     sibling: Device,
     other_sibling: Device,
-    nic: Device,
+    rng: Device,
     mode: Mode,
 ) -> None:
     """container.c: vfio_group_use_container() counts the group's devices: EBUSY until the last one
     is closed."""
     with (
-        nic.driven_by(hands, None),
+        rng.driven_by(hands, None),
         joined_group(process, sibling, mode) as (_, group),
         group.get_device(sibling.address) as first,
         group.get_device(other_sibling.address) as second,

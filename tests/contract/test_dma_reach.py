@@ -220,7 +220,7 @@ def test_device_behind_a_bridge_transfers_under_the_bridges_alias(
     hands: Process,
     devices: Mapping[str, Device],
     sibling: Device,
-    nic: Device,
+    rng: Device,
     mode: Mode,
 ) -> None:
     """A PCIe-to-PCI bridge sends what is behind it as function 0 of its own bus.
@@ -233,7 +233,7 @@ def test_device_behind_a_bridge_transfers_under_the_bridges_alias(
     alias = sibling.requester & ~0xFF
     assert alias not in {device.requester for device in devices.values()}
     with (
-        nic.driven_by(hands, None),
+        rng.driven_by(hands, None),
         _ready(process, sibling, mode) as (space, registers),
         process.mmap(PAGE) as page,
     ):

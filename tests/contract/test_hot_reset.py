@@ -85,14 +85,14 @@ def test_group_flow_is_told_groups(
     resettable: Device,
     sibling: Device,
     other_sibling: Device,
-    nic: Device,
+    rng: Device,
     mode: Mode,
     alone: bool,
 ) -> None:
     """The groups' numbers and no flag, whatever driver a device has."""
-    touched = (resettable,) if alone else (sibling, other_sibling, nic)
+    touched = (resettable,) if alone else (sibling, other_sibling, rng)
     with (
-        nic.driven_by(hands, None),
+        rng.driven_by(hands, None),
         open_device(process, touched[0], mode) as opened,
     ):
         flags, devices = opened.device.hot_reset_info()
@@ -107,22 +107,22 @@ def test_cdev_is_told_whether_its_siblings_are_its_own(
     hands: Process,
     sibling: Device,
     other_sibling: Device,
-    nic: Device,
+    rng: Device,
     driver: str | None,
 ) -> None:
     """vfio_iommufd_get_dev_id(): who is bound has an id; the others are the group's or nobody's."""
     with (
-        nic.driven_by(hands, driver),
+        rng.driven_by(hands, driver),
         Iommufd.open(process, Iommufd.PATH) as iommufd,
         sibling.open_cdev(process) as cdev,
         other_sibling.open_cdev(process) as other,
     ):
         identity = cdev.bind(iommufd)
-        nics = DeviceId.VFIO_PCI_DEVID_OWNED if driver else DeviceId.VFIO_PCI_DEVID_NOT_OWNED
+        rngs = DeviceId.VFIO_PCI_DEVID_OWNED if driver else DeviceId.VFIO_PCI_DEVID_NOT_OWNED
         owned = {
             sibling.requester: identity,
             other_sibling.requester: DeviceId.VFIO_PCI_DEVID_OWNED,
-            nic.requester: nics,
+            rng.requester: rngs,
         }
         flags, devices = cdev.hot_reset_info()
         assert (flags, _ids(devices)) == (OWNED if driver else DEV_ID, owned)
@@ -133,10 +133,10 @@ def test_cdev_is_told_whether_its_siblings_are_its_own(
 
 @contract("RST-2")
 def test_too_little_room_is_told(
-    process: Process, hands: Process, sibling: Device, nic: Device, mode: Mode
+    process: Process, hands: Process, sibling: Device, rng: Device, mode: Mode
 ) -> None:
     """ENOSPC with the number that there are, for each size that is too small by one or more."""
-    with nic.driven_by(hands, None), open_device(process, sibling, mode) as opened:
+    with rng.driven_by(hands, None), open_device(process, sibling, mode) as opened:
         for room in range(3):
             argsz = ctypes.sizeof(VfioPciHotResetInfo) + 8 * room
             info = VfioPciHotResetInfo(argsz=argsz)
@@ -215,20 +215,20 @@ def test_whole_bus_must_be_the_callers(
     hands: Process,
     sibling: Device,
     other_sibling: Device,
-    nic: Device,
+    rng: Device,
     mode: Mode,
 ) -> None:
     """vfio_pci_dev_set_resettable(): no reset of a device that no vfio driver has, wherever on the
     bus it is; vfio_pci_dev_set_needs_reset(): none by the close of a device while its sibling is in
     use. When all is the caller's, all of it is reset."""
     with ExitStack() as stack:
-        stack.enter_context(nic.driven_by(hands, None))
+        stack.enter_context(rng.driven_by(hands, None))
         opened = stack.enter_context(open_device(process, sibling, mode))
         marks = stack.enter_context(_marked(hands, sibling, other_sibling))
         with raises_errno(EINVAL):
             opened.device.hot_reset(_mine(opened))
         assert marks() == [True, True]
-        with nic.driven_by(hands, VFIO_PCI):
+        with rng.driven_by(hands, VFIO_PCI):
             with other_sibling.driven_by(hands, None), raises_errno(EINVAL):
                 opened.device.hot_reset(_mine(opened))
             with _opened_as_well(process, other_sibling, opened):

@@ -239,10 +239,10 @@ def test_bind_is_refused_while_the_group_is_merely_open(process: Process, edu: D
 @contract("OWN-5", Mode.IOMMUFD)
 @pytest.mark.usefixtures("both_flows")
 def test_bound_device_keeps_its_whole_group_from_being_opened(
-    process: Process, hands: Process, sibling: Device, other_sibling: Device, nic: Device
+    process: Process, hands: Process, sibling: Device, other_sibling: Device, rng: Device
 ) -> None:
     """group.c: vfio_group_fops_open(), `cdev_device_open_cnt`; it counts every device."""
-    with nic.driven_by(hands, "vfio-pci"), Iommufd.open(process, Iommufd.PATH) as iommufd:
+    with rng.driven_by(hands, "vfio-pci"), Iommufd.open(process, Iommufd.PATH) as iommufd:
         with sibling.open_cdev(process) as first, other_sibling.open_cdev(process) as second:
             first.bind(iommufd)
             with raises_errno(EBUSY):
@@ -311,31 +311,31 @@ def test_bind_and_attach_are_separate(process: Process, edu: Device) -> None:
 
 @contract("OWN-9", Mode.IOMMUFD)
 def test_bind_is_refused_while_a_host_driver_has_a_sibling(
-    process: Process, hands: Process, sibling: Device, nic: Device
+    process: Process, hands: Process, sibling: Device, rng: Device
 ) -> None:
     """drivers/iommu/iommu.c: iommu_device_claim_dma_owner(). EPERM, until the sibling is free."""
-    assert nic.driver(hands) == "e1000"
+    assert rng.driver(hands) == "virtio-pci"
     with sibling.open_cdev(process) as cdev, Iommufd.open(process, Iommufd.PATH) as iommufd:
         with raises_errno(EPERM):
             cdev.bind(iommufd)
         with raises_errno(EINVAL):
             cdev.info()
-        with nic.driven_by(hands, None):
+        with rng.driven_by(hands, None):
             cdev.bind(iommufd)
             cdev.close()
 
 
 @contract("OWN-9", *CONTAINER_MODES)
 def test_container_refuses_a_group_that_a_host_driver_shares(
-    process: Process, hands: Process, sibling: Device, nic: Device, mode: Mode
+    process: Process, hands: Process, sibling: Device, rng: Device, mode: Mode
 ) -> None:
     """drivers/vfio/container.c: vfio_container_attach_group() claims the DMA of the group."""
-    assert nic.driver(hands) == "e1000"
+    assert rng.driver(hands) == "virtio-pci"
     with sibling.open_group(process) as group, open_container(process, mode) as container:
         assert group.status() == 0
         with raises_errno(EPERM):
             group.set_container(container)
-        with nic.driven_by(hands, None):
+        with rng.driven_by(hands, None):
             assert group.status() == VIABLE
             group.set_container(container)
             assert group.status() == VIABLE | CONTAINER_SET
@@ -344,18 +344,18 @@ def test_container_refuses_a_group_that_a_host_driver_shares(
 
 @contract("OWN-9", *COMPAT_MODES)
 def test_iommufd_refuses_a_device_whose_group_a_host_driver_shares(
-    process: Process, hands: Process, sibling: Device, nic: Device, mode: Mode
+    process: Process, hands: Process, sibling: Device, rng: Device, mode: Mode
 ) -> None:
     """The claim comes with GET_DEVICE_FD: the group calls itself viable until then.
 
     Source: group.c, the comment in vfio_group_ioctl_get_status().
     """
-    assert nic.driver(hands) == "e1000"
+    assert rng.driver(hands) == "virtio-pci"
     with joined_group(process, sibling, mode) as (_, group):
         assert group.status() == VIABLE | CONTAINER_SET
         with raises_errno(EPERM):
             group.get_device(sibling.address)
-        with nic.driven_by(hands, None):
+        with rng.driven_by(hands, None):
             group.get_device(sibling.address).close()
 
 

@@ -145,13 +145,13 @@ def test_no_fd_for_a_wrong_name(
 
 @contract("OWN-6", *COMPAT_MODES)
 def test_no_fd_while_somebody_else_owns_the_group(
-    process: Process, hands: Process, sibling: Device, nic: Device, mode: Mode
+    process: Process, hands: Process, sibling: Device, rng: Device, mode: Mode
 ) -> None:
     """vfio_main.c: vfio_df_device_first_open() fails; with a container it never gets there."""
-    assert nic.driver(hands) == "e1000"
+    assert rng.driver(hands) == "virtio-pci"
     with joined_group(process, sibling, mode) as (_, group):
         _fails_without_a_trace(group, sibling.address, EPERM)
-        with nic.driven_by(hands, None):
+        with rng.driven_by(hands, None):
             _succeeds_with_one_fd(group, sibling)
 
 

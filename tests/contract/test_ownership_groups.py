@@ -22,7 +22,7 @@ from lab.vfio.modes import CONTAINER_MODES, joined_group, open_device
 
 IOVA = 0x10_0000
 EVERYTHING = [(0, 2**64 - 1)]
-HOST_DRIVER = "e1000"
+HOST_DRIVER = "virtio-pci"
 
 
 # OWN-10
@@ -40,40 +40,40 @@ def _probe_fails(hands: Process, device: Device) -> None:
 
 @contract("OWN-10")
 def test_no_host_driver_binds_in_an_owned_group(
-    process: Process, hands: Process, sibling: Device, nic: Device, mode: Mode
+    process: Process, hands: Process, sibling: Device, rng: Device, mode: Mode
 ) -> None:
     """iommu_device_use_default_domain(), before every probe. Released, the group takes a driver."""
-    with nic.driven_by(hands, None):
+    with rng.driven_by(hands, None):
         with open_device(process, sibling, mode):
-            _probe_fails(hands, nic)
-        nic.set_driver(hands, HOST_DRIVER)
+            _probe_fails(hands, rng)
+        rng.set_driver(hands, HOST_DRIVER)
 
 
 @contract("OWN-10", Mode.IOMMUFD)
 def test_bound_device_keeps_host_drivers_away_before_it_is_attached(
-    process: Process, hands: Process, sibling: Device, nic: Device
+    process: Process, hands: Process, sibling: Device, rng: Device
 ) -> None:
     """The claim comes with BIND."""
     with (
-        nic.driven_by(hands, None),
+        rng.driven_by(hands, None),
         Iommufd.open(process, Iommufd.PATH) as iommufd,
         sibling.open_cdev(process) as cdev,
     ):
         cdev.bind(iommufd)
-        _probe_fails(hands, nic)
+        _probe_fails(hands, rng)
         cdev.close()
-        nic.set_driver(hands, HOST_DRIVER)
+        rng.set_driver(hands, HOST_DRIVER)
 
 
 @contract("OWN-10", *CONTAINER_MODES)
 def test_container_keeps_host_drivers_away_before_a_device_is_opened(
-    process: Process, hands: Process, sibling: Device, nic: Device, mode: Mode
+    process: Process, hands: Process, sibling: Device, rng: Device, mode: Mode
 ) -> None:
     """vfio_container_attach_group(): the claim comes with SET_CONTAINER."""
-    with nic.driven_by(hands, None):
+    with rng.driven_by(hands, None):
         with joined_group(process, sibling, mode):
-            _probe_fails(hands, nic)
-        nic.set_driver(hands, HOST_DRIVER)
+            _probe_fails(hands, rng)
+        rng.set_driver(hands, HOST_DRIVER)
 
 
 @contract("OWN-10")
@@ -90,9 +90,9 @@ def test_kernel_does_not_take_an_owned_group_back(
 
 
 @pytest.fixture
-def lone_siblings(hands: Process, nic: Device) -> Iterator[None]:
+def lone_siblings(hands: Process, rng: Device) -> Iterator[None]:
     """No host driver is in the siblings' group."""
-    with nic.driven_by(hands, None):
+    with rng.driven_by(hands, None):
         yield
 
 

@@ -292,7 +292,7 @@ def test_reset_works_where_the_device_can_be_reset_alone(
 ) -> None:
     """The flag of GET_INFO says it before: vfio_pci_core_enable(), `reset_works`."""
     with (
-        devices["nic0"].driven_by(hands, None),
+        devices["rng0"].driven_by(hands, None),
         open_device(process, devices[role], mode) as opened,
     ):
         file = opened.device

@@ -64,7 +64,7 @@ def test_a_guest_lets_us_in(shared_testbed: Testbed) -> None:
 
 def test_devices_are_at_their_addresses(shared_testbed: Testbed) -> None:
     """By their vendor and device ids, which the guest reads from the devices themselves."""
-    ids = {"edu": "0x1234 0x11e8", "nic": "0x8086 0x100e", "igb": "0x8086 0x10c9"}
+    ids = {"edu": "0x1234 0x11e8", "rng": "0x1af4 0x1044", "igb": "0x8086 0x10c9"}
     for role, device in shared_testbed.devices.items():
         words = [
             shared_testbed.hands.read_text(f"{device.sysfs}/{name}").strip()

@@ -32,7 +32,7 @@ def test_once_a_mode(process, edu, mode):
     with open_device(process, edu, mode) as opened, raises_errno(ENOTTY):
         opened.device.ioctl(io(200))
 
-def test_of_no_mode(process, sibling, nic, modes, both_flows):
+def test_of_no_mode(process, sibling, rng, modes, both_flows):
     assert Mode.IOMMUFD in modes
 
 @contract("OWN-3", Mode.IOMMUFD)

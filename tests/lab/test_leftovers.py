@@ -100,7 +100,7 @@ def _no_driver(guest: Guest) -> AbstractContextManager[object]:
 
 
 def _an_override(guest: Guest) -> AbstractContextManager[object]:
-    path = f"{guest.device('nic0').sysfs}/driver_override"
+    path = f"{guest.device('rng0').sysfs}/driver_override"
     return _written(guest.hands, path, VFIO_PCI, "")
 
 
@@ -213,8 +213,8 @@ NUMBER = "[0-9]+"
         (
             _an_override,
             [
-                r"nic0 has the driver e1000 \(driver_override vfio-pci\), "
-                r"not e1000 \(driver_override \(null\)\)"
+                r"rng0 has the driver virtio-pci \(driver_override vfio-pci\), "
+                r"not virtio-pci \(driver_override \(null\)\)"
             ],
         ),
         (

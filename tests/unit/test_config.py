@@ -165,7 +165,7 @@ def test_a_lab_is_read_with_its_defaults(folder: Path) -> None:
         pytest.param(
             "model: edu, bus", "model: edo, bus",
             "lab.yaml:16: machines.vtd.devices.edu0.model: Input should be 'edu', 'e1000', 'igb', "
-            "'pcie-root-port' or 'pcie-pci-bridge'",
+            "'virtio-rng-pci', 'pcie-root-port' or 'pcie-pci-bridge'",
             id="unknown device",
         ),
         pytest.param(

@@ -141,6 +141,12 @@ def test_devices_keep_their_order_roles_and_buses(qemu: Qemu) -> None:
     assert found["nic0"] == "e1000,id=nic0,bus=bridge0,addr=1,romfile="
 
 
+def test_a_random_number_generator_is_translated_for(qemu: Qemu) -> None:
+    has = replace(qemu, devices=qemu.devices | {"virtio-rng-pci"})
+    found = devices(argv(order({"rng0": Device(model=DeviceModel.RNG)}), has))
+    assert found["rng0"] == "virtio-rng-pci,id=rng0,iommu_platform=on,disable-legacy=on"
+
+
 def test_an_edu_reaches_all_addresses(qemu: Qemu) -> None:
     assert devices(argv(order({"edu0": EDU}), qemu))["edu0"].endswith("dma_mask=0xffffffffffffffff")
 
