@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from lab.agent import install
+from lab.agent.errors import RemoteError
 from lab.agent.process import Process
 from lab.agent.trace import Recording, Trace
 from lab.condition import NAME, Condition, Leaks, Object
@@ -20,6 +21,7 @@ from lab.vfio.device import Device
 
 Announce = Callable[[Guest, str, Mapping[str, Device]], AbstractContextManager[None]]
 
+_UNFIT = "the guest is up, but its kernel refuses what the lab does before any test"
 _HEARD = 30.0  # seconds that a console may be behind; 10 MB take 20
 
 
@@ -71,10 +73,12 @@ class Testbed:
                 devices = _with_drivers(guest, hands, machine)
                 made_ready = trace.take()
                 unused, leaks = Condition.of(hands, devices), Leaks(hands)
-            except LabError as error:
+            except (LabError, RemoteError) as error:
                 # The first probe of a device is where many a kernel goes.
                 if lost := guest.silent("boot"):
                     raise lost from error
+                if isinstance(error, RemoteError):  # the kernel's answer, but to no test
+                    raise GuestLost(f"boot: {error.strerror}", hint=_UNFIT) from error
                 raise
             trace.take()  # what was only looked at
             if announce:

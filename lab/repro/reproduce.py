@@ -106,7 +106,7 @@ class GuestHand:
             testbed = self._cell.testbed()
             made = attempt(self._order, testbed, self._tools, number, self._site.folder.relative)
             again = self._order.reuse and not made.signs and not testbed.leftovers()
-        except RemoteError as error:  # what the lab itself asked for, as for a driver at the boot
+        except RemoteError as error:  # what the lab itself asked for
             self._cell.discard()
             raise LabError(f"the lab's own process: {error}") from error
         except BaseException:

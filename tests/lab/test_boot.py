@@ -209,6 +209,14 @@ def test_a_guest_that_panics_at_boot_is_lost_at_once(
     assert panic.is_fatal
 
 
+def test_a_kernel_that_refuses_the_devices_is_told(new_cell: Callable[..., Cell]) -> None:
+    """It answers, and fits no test: a boot that failed, with what was refused."""
+    with pytest.raises(GuestLost, match=r"boot: vfio-pci did not take edu0 .*ENODEV") as lost:
+        new_cell(command_line=("initcall_blacklist=vfio_pci_init",)).testbed()
+    assert lost.value.splat is None
+    assert "its kernel refuses" in str(lost.value)
+
+
 def test_a_boot_whose_timer_is_lost_is_done_again(
     new_cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
 ) -> None:
