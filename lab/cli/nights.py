@@ -68,6 +68,11 @@ def nightly(
 
     if install + uninstall + plan + resume > 1:
         raise ConfigurationError("--install, --uninstall, --plan and --resume exclude each other")
+    if resume and (budget or kernel):
+        raise ConfigurationError(
+            "--resume goes on with a night whose kernels and budget are planned",
+            hint="leave out --kernel and --budget; without --resume a new night starts",
+        )
     lab = Lab.find(lab_folder)
     wish = Wish(
         budget=budget,
