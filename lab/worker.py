@@ -3,6 +3,7 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,13 +150,19 @@ class Worker:
     def _hear(self, testbed: Testbed, when: str) -> None:
         """What the kernel reported while no test ran is the run's; so is DMA that was blocked."""
         guest = testbed.guest
-        for splat in find(guest.hear(guest.heard), stamped=True):
-            if splat.kind is not Kind.DMA_FAULT:
-                words = f"guest {guest.folder.name}: {when} the kernel reported: {splat.title}"
-                console = self.folder.relative(guest.console.path)
-                self.tally.trouble.append(
-                    Trouble(words, Verdict.BROKEN, splats=(splat.text,), evidence=(console,))
-                )
+        reports = [
+            splat
+            for splat in find(guest.hear(guest.heard), stamped=True)
+            if splat.kind is not Kind.DMA_FAULT
+        ]
+        console = self.folder.relative(guest.console.path)
+        for title, times in Counter(splat.title for splat in reports).items():
+            first = next(splat for splat in reports if splat.title == title)
+            words = f"guest {guest.folder.name}: {when} the kernel reported: {title}"
+            words += f" ({times} times)" if times > 1 else ""
+            self.tally.trouble.append(
+                Trouble(words, Verdict.BROKEN, splats=(first.text,), evidence=(console,))
+            )
         if blocked := guest.faults()[guest.faults_heard :]:
             words = f"guest {guest.folder.name}: {when} the IOMMU blocked DMA: {len(blocked)}"
             log = self.folder.relative(guest.folder / "qemu.log")

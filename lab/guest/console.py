@@ -7,6 +7,7 @@ and not when it prints for hours.
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,7 @@ from lab.deadline import Deadline
 from lab.text import printable
 
 _KEPT = 16 << 20  # bytes in memory, up to twice as many; the file has all
+_LINE = 1 << 10  # bytes that a line has at the most, for who waits for one
 _TAIL = 8 << 10  # bytes that an error message may show
 
 
@@ -32,12 +34,23 @@ class Console(asyncio.Protocol):
         self._changed = threading.Condition()
         self._ended = False
         self._answers: list[tuple[int, int]] = []
+        self._watched: list[tuple[re.Pattern[bytes], Callable[[], None]]] = []
 
     def data_received(self, data: bytes) -> None:
         with self._changed:
+            start = max(0, len(self._bytes) - _LINE)
             self._bytes += data
+            due = [each for each in self._watched if each[0].search(self._bytes, start)]
             self._store()
             self._changed.notify_all()
+            self._watched = [each for each in self._watched if each not in due]
+        for _, action in due:
+            action()
+
+    def when(self, line: re.Pattern[bytes], action: Callable[[], None]) -> None:
+        """Have `action` called, on the guests' thread, when a line comes; once."""
+        with self._changed:
+            self._watched.append((line, action))
 
     def _store(self) -> None:
         # What a full disk does not take now it may take next time. That it is full is told by

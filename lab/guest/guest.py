@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A guest: one boot of a kernel and an image on a machine."""
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,10 @@ TIMER_LOST = "Possible timer handling issue on cpu="  # what RCU makes of it, af
 _TRIAL = 20.0  # seconds in which the first guest with KVM on a host is ready; elsewhere it takes 2
 _ASKING = 5.0  # seconds
 _ANSWER = 5.0  # seconds in which a guest that lives runs `true`
+# oops=panic makes the first one the kernel's end: where a second one comes, and no panic after
+# either, the kernel fails while it tells of its failure, and would go on until somebody kills it.
+_OOPS_AGAIN = re.compile(rb": [0-9a-f]{4} \[#(?:[2-9]|[1-9][0-9]+)\]")
+_DYING = 10.0  # seconds
 _LOOKS, _BETWEEN = 3, 0.1  # at its clock, and seconds
 
 
@@ -98,6 +103,18 @@ class Guest:
         self._paused = False
         # QEMU stays when the guest has ended: who waits for an answer would wait in vain.
         running.monitor.when((PANICKED, ENDED), ssh.cut)
+        running.console.when(_OOPS_AGAIN, self._expect_end)
+
+    def _expect_end(self) -> None:
+        """On the guests' thread: the panic that an oops is has to come now."""
+
+        def end() -> None:
+            if not self._running.sign_of_death:
+                self._running.circling.set()
+                self.console.wake()
+                self.ssh.cut()
+
+        asyncio.get_running_loop().call_later(_DYING, end)
 
     @property
     def pid(self) -> int:

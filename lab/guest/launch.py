@@ -5,9 +5,10 @@ import asyncio
 import contextlib
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.deadline import Deadline
@@ -31,6 +32,8 @@ class Running:
     monitor: Monitor
     log: Path  # QEMU's own standard error, with its traces
     loop: Loop
+    circling: threading.Event = field(default_factory=threading.Event)
+    """The kernel oopses while it tells of an oops, and never comes to the panic."""
 
     @property
     def sign_of_death(self) -> str | None:
@@ -41,6 +44,8 @@ class Running:
             return "the guest reset itself or was powered off"
         if self.console.ended:
             return "QEMU ended"
+        if self.circling.is_set():
+            return "the kernel oopses again and again, and comes to no panic"
         return None
 
     def settle(self) -> None:

@@ -67,6 +67,36 @@ def test_a_lost_guest_costs_one_test(small_lab: "SmallLab", way: str) -> None:
     assert outcome.results["finished"] is True
 
 
+_OOPSES = """
+import time
+
+def test_oopses(process, hands):
+    for number in {numbers}:
+        hands.write_text("/dev/kmsg", f"<1>Oops: Oops: 0000 [#{{number}}] SMP\\n")
+    {then}
+"""
+
+
+def test_a_kernel_that_oopses_again_and_again_is_not_waited_for(small_lab: "SmallLab") -> None:
+    """One has printed thousands, and the test waited for its deadline."""
+    small_lab.suite(_OOPSES.format(numbers=(1, 2, 3), then="process.syscall(34)  # pause()"))
+    started = time.monotonic()
+    found = small_lab.pytest().tests["test_oopses"]
+    assert time.monotonic() - started < 60.0
+    assert found["verdict"] == "guest-lost"
+    assert "the kernel oopses again and again, and comes to no panic" in found["message"]
+    assert "Oops" in "".join(found["splats"])
+
+
+def test_one_oops_is_followed_by_a_panic_however_late(small_lab: "SmallLab") -> None:
+    small_lab.suite(
+        _OOPSES.format(numbers=(1,), then="time.sleep(12); assert process.syscall(39) > 0")
+    )
+    found = small_lab.pytest().tests["test_oopses"]
+    assert found["verdict"] == "broken"
+    assert "again and again" not in found["message"]
+
+
 _ONE_TEST = """\
 def test_one(process):
     assert process.alive
