@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""LIFE-4: use of a device that races with its close, with its driver's unbind, and with itself.
+"""LIFE-4, REG-2: use of a device that races with its close, with its driver's unbind, with itself.
 
 Source: drivers/vfio/vfio_main.c, vfio_device_fops_release() and vfio_unregister_group_dev(). One
 side's start wanders from before the other's to after it, so that each comes first in some rounds;
@@ -8,7 +8,7 @@ run's rounds are every run's.
 """
 
 from collections.abc import Callable, Sequence
-from errno import EBADF, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENXIO
+from errno import EBADF, EBUSY, EEXIST, EINVAL, EIO, ENODEV, ENOENT, ENXIO
 
 from lab.agent.calls import close, write_file
 from lab.agent.process import Process
@@ -39,7 +39,7 @@ from lab.vfio.uapi import PCI_COMMAND, PciCommand, VfioIommuType1DmaUnmap
 IOVA = 0x10_0000
 TIMEOUT = 120.0  # seconds for all rounds
 MICROSECOND = 1_000  # nanoseconds
-CONFIG = 7 << 40  # where the file has config space: VFIO_PCI_INDEX_TO_OFFSET()
+BAR, CONFIG = 0 << 40, 7 << 40  # where the file has each: VFIO_PCI_INDEX_TO_OFFSET()
 
 Recorder = Callable[[str, object], None]
 
@@ -241,3 +241,41 @@ def test_unmap_races_with_unmap(
     record_property("rounds", rounds)
     record_property("the first thread removed it", sum(first))
     _is_as_before(process, edu, mode)
+
+
+@contract("REG-2")
+def test_reads_race_with_decoding_that_goes_off(
+    process: Process, edu: Device, mode: Mode, record_property: Recorder
+) -> None:
+    """Each word of a read is looked at under memory_lock, which a write of the command register
+    holds (vfio_pci_rdwr.c, vfio_pci_config.c): a read is whole, or EIO."""
+    reads, turns, words = 1500, 200, 16
+    decoding = PciCommand.MEMORY | PciCommand.IO
+    read = Call(
+        Syscall.PREAD64,
+        (Reg(Place.DEVICE), Buf(size=8 * words), Imm(8 * words), Imm(BAR + Register.SOURCE)),
+    )
+
+    def command(value: int) -> Call:
+        place = Buf(value.to_bytes(2, "little"), returned=False), Imm(2), Imm(CONFIG + PCI_COMMAND)
+        return Call(Syscall.PWRITE64, (Reg(Place.DEVICE), *place))
+
+    turn = (command(0), Delay(200 * MICROSECOND), command(decoding), Delay(400 * MICROSECOND))
+    with process.mmap(process.page_size) as page:
+        program = Program(
+            setup=(
+                *(step.call for step in way_in(process, edu, mode, IOVA, page)),
+                command(decoding),
+                read,
+            ),
+            threads=((read,) * reads, turn * turns),
+            teardown=(read, *closes()),
+        )
+        (result,) = process.run(program, timeout=TIMEOUT).rounds
+    before, found, after = result.setup[-1], result.threads[0], result.teardown[0]
+    assert all(each.ok for each in (*result.setup, *result.threads[1], after))
+    assert {each.errno for each in found} <= {0, EIO}
+    assert {each.data for each in (*found, after) if each.ok} == {before.data}
+    record_property("came through", sum(each.ok for each in found))
+    record_property("found decoding off", sum(not each.ok for each in found))
+    assert len({each.ok for each in found}) == 2, "always the same came first"

@@ -7,6 +7,7 @@ from enum import IntFlag
 class PciCommand(IntFlag):
     """Bits of a PCI device's command register, at offset 4 of configuration space."""
 
+    IO = 1
     MEMORY = 2
     MASTER = 4
     INTX_DISABLE = 0x400
