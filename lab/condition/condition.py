@@ -12,7 +12,7 @@ from lab.condition.allocations import ALLOCATIONS
 from lab.condition.asking import Question, ask, together
 from lab.condition.detector import Detector, Seen
 from lab.condition.functions import DRIVERS, GROUPS
-from lab.condition.kernel import LOCKDEP, MODULES, SETTINGS_OF_TESTS, TAINT
+from lab.condition.kernel import KCSAN, LOCKDEP, MODULES, SETTINGS_OF_TESTS, TAINT
 from lab.condition.leaks import NAME, NEEDS
 from lab.condition.memory import MEMORY
 from lab.condition.nodes import NODES, OWNERS
@@ -33,6 +33,7 @@ DETECTORS: Sequence[Detector] = (
     MODULES,
     TAINT,
     LOCKDEP,
+    KCSAN,
     SETTINGS_OF_TESTS,
     ALLOCATIONS,
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kernel itself: its modules, its taint, its lockdep, and what a test sets in it."""
+"""The kernel itself: its modules, its taint, its lockdep and KCSAN, and what a test sets in it."""
 
 import re
 
@@ -36,6 +36,9 @@ _ASKED_FOR = 1 << 6  # by VFIO's noiommu mode: whoever uses it, asked for it (NO
 
 _LOCKDEP_STATS = "/proc/lockdep_stats"  # kernel/locking/lockdep_proc.c: lockdep_stats_show()
 _DEBUG_LOCKS = re.compile(r"^ *debug_locks: +(\d+)$", re.MULTILINE)
+
+_KCSAN = "/sys/kernel/debug/kcsan"  # kernel/kcsan/debugfs.c: show_info()
+_ENABLED = re.compile(r"^enabled: (\d+)$", re.MULTILINE)
 
 _FAULTS = ("failslab", "fail_page_alloc", "fail_iommufd")
 _PARAMETERS = {
@@ -113,6 +116,25 @@ def _lockdep_is_off(seen: Seen) -> str:
     return _tell_lockdep("", None, seen["debug_locks"])
 
 
+def _kcsan(known: Seen | None) -> Question[Seen | None]:
+    del known
+    counters = yield from stream(_KCSAN, 4096)
+    if counters is None:
+        return None
+    if not (found := _ENABLED.search(counters)):
+        raise InfrastructureError(f"{_KCSAN} does not tell whether kcsan is on")
+    return {"enabled": found[1]}
+
+
+def _tell_kcsan(name: str, before: str | None, now: str | None) -> str:
+    del name, before
+    return "KCSAN is off: it sees nothing any more" if now == "0" else ""
+
+
+def _kcsan_is_off(seen: Seen) -> str:
+    return _tell_kcsan("", None, seen["enabled"])
+
+
 def _settings(known: Seen | None) -> Question[Seen | None]:
     del known
     found = yield from texts(SETTINGS, 32)
@@ -128,4 +150,5 @@ TAINT = Detector("taint", _taint, _tell_taint)
 LOCKDEP = Detector(
     "lockdep", _lockdep, _tell_lockdep, needs="CONFIG_PROVE_LOCKING", off=_lockdep_is_off
 )
+KCSAN = Detector("kcsan", _kcsan, _tell_kcsan, needs="CONFIG_KCSAN", off=_kcsan_is_off)
 SETTINGS_OF_TESTS = Detector("settings", _settings, _tell_setting)

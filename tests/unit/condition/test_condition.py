@@ -14,7 +14,7 @@ from lab.condition import Condition, condition, kernel, needs
 from lab.condition.allocations import ALLOCATIONS, sites
 from lab.condition.asking import Question, ask
 from lab.condition.detector import Detector, Seen
-from lab.condition.kernel import LOCKDEP, MODULES, TAINT
+from lab.condition.kernel import KCSAN, LOCKDEP, MODULES, TAINT
 from lab.condition.processes import PROCESSES
 from lab.errors import InfrastructureError
 from lab.vfio.device import Device
@@ -119,10 +119,27 @@ def test_what_lockdep_says_of_itself(
     assert ask(NOBODY, LOCKDEP.look(None)) == ({"debug_locks": seen} if seen else None)
 
 
-def test_a_lockdep_that_does_not_say_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("counters", "seen"),
+    [("enabled: 1\nused_watchpoints: 0\n", "1"), ("enabled: 0\n", "0"), (None, None)],
+)
+def test_what_kcsan_says_of_itself(
+    monkeypatch: pytest.MonkeyPatch, counters: str | None, seen: str | None
+) -> None:
+    """kernel/kcsan/debugfs.c: show_info(). One that was built and is off has been taken for one
+    that sees."""
+    monkeypatch.setattr(kernel, "stream", partial(_answer, counters))
+    assert ask(NOBODY, KCSAN.look(None)) == ({"enabled": seen} if seen else None)
+    assert bool(KCSAN.off({"enabled": seen or "1"})) is (seen == "0")
+
+
+@pytest.mark.parametrize("detector", [LOCKDEP, KCSAN], ids=lambda each: str(each.name))
+def test_who_does_not_say_whether_he_sees_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, detector: Detector
+) -> None:
     monkeypatch.setattr(kernel, "stream", partial(_answer, " lock-classes: 587\n"))
-    with pytest.raises(InfrastructureError, match="does not tell whether lockdep is on"):
-        ask(NOBODY, LOCKDEP.look(None))
+    with pytest.raises(InfrastructureError, match=f"does not tell whether {detector.name} is on"):
+        ask(NOBODY, detector.look(None))
 
 
 def _answer(answer: str | None, *_: object) -> Question[str | None]:
@@ -151,6 +168,7 @@ def test_a_detector_that_is_refused_is_an_error(see: See) -> None:
         (TAINT, ("taint", "0", "64"), ""),
         (TAINT, ("taint", "0", str(1 << 40)), "the kernel is tainted: bit 40"),
         (LOCKDEP, ("debug_locks", "1", "0"), "lockdep is off: it sees nothing any more"),
+        (KCSAN, ("enabled", "1", "0"), "KCSAN is off: it sees nothing any more"),
         (MODULES, ("vfio", "2", "3"), "module vfio is held 3 times, not 2"),
         (MODULES, ("vfio", "2", None), "module vfio has been unloaded"),
         (MODULES, ("vfio", None, "0"), "module vfio has been loaded"),
