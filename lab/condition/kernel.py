@@ -34,12 +34,6 @@ _TAINTS = {
 }
 _ASKED_FOR = 1 << 6  # by VFIO's noiommu mode: whoever uses it, asked for it (NOIO-1)
 
-_LOCKDEP_STATS = "/proc/lockdep_stats"  # kernel/locking/lockdep_proc.c: lockdep_stats_show()
-_DEBUG_LOCKS = re.compile(r"^ *debug_locks: +(\d+)$", re.MULTILINE)
-
-_KCSAN = "/sys/kernel/debug/kcsan"  # kernel/kcsan/debugfs.c: show_info()
-_ENABLED = re.compile(r"^enabled: (\d+)$", re.MULTILINE)
-
 _FAULTS = ("failslab", "fail_page_alloc", "fail_iommufd")
 _PARAMETERS = {
     "iommufd": ("allow_unsafe_interrupts",),
@@ -96,43 +90,28 @@ def _tell_taint(name: str, before: str | None, now: str | None) -> str:
     return f"the kernel is tainted: {', '.join(words)}" if words else ""
 
 
-def _lockdep(known: Seen | None) -> Question[Seen | None]:
-    del known
-    stats = yield from stream(_LOCKDEP_STATS, 2048)
-    if stats is None:
-        return None
-    if not (found := _DEBUG_LOCKS.search(stats)):
-        raise InfrastructureError(f"{_LOCKDEP_STATS} does not tell whether lockdep is on")
-    return {"debug_locks": found[1]}
+def _watcher(name: str, path: str, is_on: str, needs: str) -> Detector:
+    """For a part of the kernel that reports what it sees, and says in `path` whether it looks at
+    all: 1 or 0, where `is_on` matches."""
+    pattern = re.compile(is_on, re.MULTILINE)
 
+    def look(known: Seen | None) -> Question[Seen | None]:
+        del known
+        said = yield from stream(path, 4096)
+        if said is None:
+            return None
+        if not (found := pattern.search(said)):
+            raise InfrastructureError(f"{path} does not tell whether {name} is on")
+        return {name: found[1]}
 
-def _tell_lockdep(name: str, before: str | None, now: str | None) -> str:
-    del name, before
-    # It ends with its first report, with a taint that it does not trust, and with a full table.
-    return "lockdep is off: it sees nothing any more" if now == "0" else ""
+    def off(seen: Seen) -> str:
+        return f"{name} is off: it sees nothing any more" if seen[name] == "0" else ""
 
+    def tell(thing: str, before: str | None, now: str | None) -> str:
+        del before
+        return off({thing: now or ""})
 
-def _lockdep_is_off(seen: Seen) -> str:
-    return _tell_lockdep("", None, seen["debug_locks"])
-
-
-def _kcsan(known: Seen | None) -> Question[Seen | None]:
-    del known
-    counters = yield from stream(_KCSAN, 4096)
-    if counters is None:
-        return None
-    if not (found := _ENABLED.search(counters)):
-        raise InfrastructureError(f"{_KCSAN} does not tell whether kcsan is on")
-    return {"enabled": found[1]}
-
-
-def _tell_kcsan(name: str, before: str | None, now: str | None) -> str:
-    del name, before
-    return "KCSAN is off: it sees nothing any more" if now == "0" else ""
-
-
-def _kcsan_is_off(seen: Seen) -> str:
-    return _tell_kcsan("", None, seen["enabled"])
+    return Detector(name, look, tell, needs=needs, off=off)
 
 
 def _settings(known: Seen | None) -> Question[Seen | None]:
@@ -147,8 +126,12 @@ def _tell_setting(path: str, before: str | None, now: str | None) -> str:
 
 MODULES = Detector("modules", _modules, _tell_module, MEANWHILE, needs="CONFIG_MODULES")
 TAINT = Detector("taint", _taint, _tell_taint)
-LOCKDEP = Detector(
-    "lockdep", _lockdep, _tell_lockdep, needs="CONFIG_PROVE_LOCKING", off=_lockdep_is_off
+# It ends with its first report, with a taint that it does not trust, and with a full table.
+# Source: kernel/locking/lockdep_proc.c, lockdep_stats_show().
+LOCKDEP = _watcher(
+    "lockdep", "/proc/lockdep_stats", r"^ *debug_locks: +(\d+)$", "CONFIG_PROVE_LOCKING"
 )
-KCSAN = Detector("kcsan", _kcsan, _tell_kcsan, needs="CONFIG_KCSAN", off=_kcsan_is_off)
+# A kernel that was not told to begin at its boot has it, and is watched by nobody.
+# Source: kernel/kcsan/debugfs.c, show_info().
+KCSAN = _watcher("kcsan", "/sys/kernel/debug/kcsan", r"^enabled: (\d+)$", "CONFIG_KCSAN")
 SETTINGS_OF_TESTS = Detector("settings", _settings, _tell_setting)

@@ -48,7 +48,7 @@ class Console(asyncio.Protocol):
             action()
 
     def when(self, line: re.Pattern[bytes], action: Callable[[], None]) -> None:
-        """Have `action` called, on the guests' thread, when a line comes; once."""
+        """Have `action` called, on the guests' thread, once what is printed from now on matches."""
         with self._changed:
             self._watched.append((line, action))
 

@@ -35,7 +35,7 @@ _ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 # oops=panic makes the first one the kernel's end: where a second one comes, and no panic after
 # either, the kernel fails while it tells of its failure, and would go on until somebody kills it.
 _OOPS_AGAIN = re.compile(rb": [0-9a-f]{4} \[#(?:[2-9]|[1-9][0-9]+)\]")
-_DYING = 10.0  # seconds
+DYING = 10.0  # seconds for that panic
 _LOOKS, _BETWEEN = 3, 0.1  # at its clock, and seconds
 
 
@@ -114,7 +114,7 @@ class Guest:
                 self.console.wake()
                 self.ssh.cut()
 
-        asyncio.get_running_loop().call_later(_DYING, end)
+        asyncio.get_running_loop().call_later(DYING, end)
 
     @property
     def pid(self) -> int:

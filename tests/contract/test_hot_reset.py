@@ -118,11 +118,11 @@ def test_cdev_is_told_whether_its_siblings_are_its_own(
         other_sibling.open_cdev(process) as other,
     ):
         identity = cdev.bind(iommufd)
-        rngs = DeviceId.VFIO_PCI_DEVID_OWNED if driver else DeviceId.VFIO_PCI_DEVID_NOT_OWNED
+        of_rng = DeviceId.VFIO_PCI_DEVID_OWNED if driver else DeviceId.VFIO_PCI_DEVID_NOT_OWNED
         owned = {
             sibling.requester: identity,
             other_sibling.requester: DeviceId.VFIO_PCI_DEVID_OWNED,
-            rng.requester: rngs,
+            rng.requester: of_rng,
         }
         flags, devices = cdev.hot_reset_info()
         assert (flags, _ids(devices)) == (OWNED if driver else DEV_ID, owned)

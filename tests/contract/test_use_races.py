@@ -260,7 +260,6 @@ def test_reads_race_with_decoding_that_goes_off(
         place = Buf(value.to_bytes(2, "little"), returned=False), Imm(2), Imm(CONFIG + PCI_COMMAND)
         return Call(Syscall.PWRITE64, (Reg(Place.DEVICE), *place))
 
-    # An error is quick: all reads would fit into one turn of a writer that the host holds up.
     turn = (command(0), Delay(200 * MICROSECOND), command(decoding), Delay(400 * MICROSECOND))
     with process.mmap(process.page_size) as page:
         program = Program(
@@ -269,6 +268,7 @@ def test_reads_race_with_decoding_that_goes_off(
                 command(decoding),
                 read,
             ),
+            # An error is quick: without delays all reads fit into one turn of a late writer.
             threads=((read, Delay(80 * MICROSECOND)) * reads, turn * turns),
             teardown=(read, *closes()),
         )

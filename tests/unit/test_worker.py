@@ -190,6 +190,14 @@ def test_only_waits_for_later_guests_count(worker: Worker, cell: Cell) -> None:
     assert worker.tally.figures["guests"] == 2
 
 
+def test_what_comes_again_and_again_is_one_entry_with_its_count(worker: Worker, cell: Cell) -> None:
+    cell.said_at_boot = "[    0.1] Linux version 6.12\n" + 3 * _WARNING
+    worker.testbed()
+    (trouble,) = worker.tally.trouble
+    assert trouble.message.endswith("WARNING in plant (3 times)")
+    assert len(trouble.splats) == 1
+
+
 def test_what_the_kernel_says_while_no_test_runs_is_the_runs(worker: Worker, cell: Cell) -> None:
     cell.said_at_boot = "[    0.1] Linux version 6.12\n" + _WARNING
     guest = worker.testbed().guest

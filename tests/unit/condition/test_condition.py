@@ -116,7 +116,7 @@ def test_what_lockdep_says_of_itself(
 ) -> None:
     """kernel/locking/lockdep_proc.c: lockdep_stats_show()."""
     monkeypatch.setattr(kernel, "stream", partial(_answer, stats))
-    assert ask(NOBODY, LOCKDEP.look(None)) == ({"debug_locks": seen} if seen else None)
+    assert ask(NOBODY, LOCKDEP.look(None)) == ({"lockdep": seen} if seen else None)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_what_kcsan_says_of_itself(
     """kernel/kcsan/debugfs.c: show_info(). One that was built and is off has been taken for one
     that sees."""
     monkeypatch.setattr(kernel, "stream", partial(_answer, counters))
-    assert ask(NOBODY, KCSAN.look(None)) == ({"enabled": seen} if seen else None)
-    assert bool(KCSAN.off({"enabled": seen or "1"})) is (seen == "0")
+    assert ask(NOBODY, KCSAN.look(None)) == ({"kcsan": seen} if seen else None)
+    assert bool(KCSAN.off({"kcsan": seen or "1"})) is (seen == "0")
 
 
 @pytest.mark.parametrize("detector", [LOCKDEP, KCSAN], ids=lambda each: str(each.name))
@@ -167,8 +167,8 @@ def test_a_detector_that_is_refused_is_an_error(see: See) -> None:
         (TAINT, ("taint", "512", "640"), "the kernel is tainted: D (an oops or a BUG)"),
         (TAINT, ("taint", "0", "64"), ""),
         (TAINT, ("taint", "0", str(1 << 40)), "the kernel is tainted: bit 40"),
-        (LOCKDEP, ("debug_locks", "1", "0"), "lockdep is off: it sees nothing any more"),
-        (KCSAN, ("enabled", "1", "0"), "KCSAN is off: it sees nothing any more"),
+        (LOCKDEP, ("lockdep", "1", "0"), "lockdep is off: it sees nothing any more"),
+        (KCSAN, ("kcsan", "1", "0"), "kcsan is off: it sees nothing any more"),
         (MODULES, ("vfio", "2", "3"), "module vfio is held 3 times, not 2"),
         (MODULES, ("vfio", "2", None), "module vfio has been unloaded"),
         (MODULES, ("vfio", None, "0"), "module vfio has been loaded"),
