@@ -93,10 +93,17 @@ class Session(Worker):
         self._heard[worker] = tally
 
     def close(self, *, finished: bool) -> RunRecord:
-        """End the guests and write the report; once."""
+        """End the guests and write the report; once.
+
+        Who interrupts that is not made to wait for the guests, which end with this process at the
+        latest; the report is written nevertheless.
+        """
         self._finished = finished
         self.closed = True
-        self.end()
+        try:
+            self.end()
+        except KeyboardInterrupt:
+            self._finished = False
         self._ended = time.time()
         self.write()
         return self.record()
