@@ -203,7 +203,9 @@ def _output(testbed: Testbed, program: Path) -> str:
     argv = [running.push(guest, hands, program), str(_ROUNDS)]
     environment = running.environment(ours[:1], None, hands)
     try:
-        ended = running.run(guest, argv, Deadline.after(_TIMEOUT), environment=environment)
+        ended = running.run(
+            guest, argv, Deadline.after(_TIMEOUT * testbed.stretch), environment=environment
+        )
     except (GuestLost, TimedOut) as error:
         raise guest.why_lost(str(error)) from error
     if ended.status:
