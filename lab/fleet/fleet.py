@@ -22,7 +22,7 @@ from lab.fleet.errand import Answer, Card, Errand, another_lab, lab_digest
 from lab.fleet.link import Link
 from lab.fleet.parcel import receive
 from lab.fleet.resources import KVM, MEMORY, of_lab
-from lab.fleet.store import Store
+from lab.fleet.store import Store, StoreLost
 from lab.fleet.task import carry_out
 from lab.nightly.carrier import CELLS, Carrier, Order, Outcome
 from lab.progress import Progress
@@ -106,9 +106,7 @@ class Fleet(Carrier):
 
     def _carry(self, order: Order) -> Outcome:
         try:
-            errand = self._asking.errand(order)
-        except Stopped:
-            raise CancelledError from None
+            errand = self._errand(order)
         except LabError as error:
             return Outcome(order, str(error))
         with suppress(CancelledError):
@@ -120,6 +118,19 @@ class Fleet(Carrier):
                     self._progress.say_once(f"{order.cell}: {error}; once more")
                 self._stopped.wait(_AGAIN)
         return self._cut(errand)
+
+    def _errand(self, order: Order) -> Errand:
+        """One for this order. Raises CancelledError once nobody waits for it, and LabError for what
+        would be no other the next time."""
+        while not self._stopped.is_set():
+            try:
+                return self._asking.errand(order)
+            except Stopped:
+                break
+            except StoreLost as error:
+                self._progress.say_once(f"{order.cell}: {error}; once more")
+            self._stopped.wait(_AGAIN)
+        raise CancelledError
 
     def _cut(self, errand: Errand) -> Outcome:
         """What a run had found when the night's time was up. Raises CancelledError where that is

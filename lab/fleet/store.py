@@ -25,11 +25,15 @@ from typing import Any
 from lab.errors import ConfigurationError, InfrastructureError
 
 
+class StoreLost(InfrastructureError):
+    """The store cannot be read or written just now; it may come again."""
+
+
 class Store:
     """The folder at a URL, as fsspec knows it: a path, file://, s3://…
 
-    Raises ConfigurationError for a URL that fsspec does not know. All else raises
-    InfrastructureError where the place cannot be read or written.
+    Raises ConfigurationError for a URL that fsspec does not know. All else raises StoreLost where
+    the place cannot be read or written.
     """
 
     def __init__(self, url: str) -> None:
@@ -132,4 +136,4 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise InfrastructureError(f"the store {self.url}: {error}") from error
+            raise StoreLost(f"the store {self.url}: {error}") from error

@@ -22,7 +22,7 @@ from lab.fleet.errand import Answer, Card, Errand
 from lab.fleet.fleet import Fleet
 from lab.fleet.parcel import send
 from lab.fleet.resources import KVM, of_lab
-from lab.fleet.store import Store
+from lab.fleet.store import Store, StoreLost
 from lab.nightly.carrier import CELLS
 from lab.progress import Progress
 from lab.results.folder import RunFolder
@@ -211,3 +211,33 @@ def test_what_could_not_be_gathered_at_once_is_gathered_again(
         assert not fleet.carry(errand.order).result(10).trouble
     assert len(times) == 2
     assert run.read().version == "1"
+
+
+def test_a_store_that_is_away_for_a_moment_costs_no_cell(
+    fleet: Fleet, worker: Worker, errand: Errand, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Errand | StoreLost] = [errand, StoreLost("the store: timed out")]
+
+    def asked(*_: object) -> Errand:
+        answer = answers.pop()
+        if isinstance(answer, StoreLost):
+            raise answer
+        return answer
+
+    worker.says = Answer(card)
+    monkeypatch.setattr(Asking, "errand", asked)
+    with fleet:
+        assert not fleet.carry(errand.order).result(10).trouble
+    assert answers == []
+
+
+def test_what_no_store_is_to_blame_for_fails_the_cell(
+    fleet: Fleet, worker: Worker, errand: Errand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Errand:
+        raise InfrastructureError("no space left on device")
+
+    assert worker
+    monkeypatch.setattr(Asking, "errand", fail)
+    with fleet:
+        assert fleet.carry(errand.order).result(10).trouble == "no space left on device"
