@@ -43,7 +43,7 @@ def start(
     """A new process in the guest; close it, or use it in a `with`. `stretch` is that of its
     timeouts. Raises GuestLost, AgentDied."""
     return Process(
-        guest.ssh.start(PLACE),
+        guest.ssh.start(PLACE, near=True),
         name=name,
         whereabouts=guest.whereabouts,
         trace=trace,

@@ -24,7 +24,7 @@ def measure(lab: Lab, choice: Choice, rounds: int) -> Sequence[Measured]:
         Cell(lab, choice, Cache.of_user(), Progress(), RunFolder(Path(folder))) as cell,
         cell.testbed().start_process() as process,
     ):
-        cat = cell.testbed().guest.ssh.start("exec cat")
+        cat = cell.testbed().guest.ssh.start("exec cat", near=True)
         for _ in range(rounds or 2000):
             started = time.perf_counter()
             cat.send(bytes(64))

@@ -62,6 +62,24 @@ def test_a_guest_lets_us_in(shared_testbed: Testbed) -> None:
     assert 0 < shared_testbed.guest.seconds["ready"] < shared_testbed.guest.seconds["login"]
 
 
+def test_programs_run_on_every_cpu_but_agents_beside_the_ssh_server(
+    shared_testbed: Testbed,
+) -> None:
+    """What is started over SSH inherits the server's CPU, which is good for who talks to us all
+    the time. A user's program is to have what it would have anywhere."""
+    line = "Cpus_allowed_list:\t"
+    told = shared_testbed.guest.ssh.run("grep", line, "/proc/self/status").output
+    assert told == f"{line}0-{shared_testbed.machine.cpus - 1}\n"
+    with shared_testbed.start_process() as process:
+        assert f"{line}0\n" in shared_testbed.hands.read_text(f"/proc/{process.pid}/status")
+    interrupts = shared_testbed.hands.read_text("/proc/interrupts")
+    of_the_card = re.findall(r"^ *(\d+):.* virtio0-\w+", interrupts, re.MULTILINE)
+    assert of_the_card
+    for number in of_the_card:
+        place = f"/proc/irq/{number}/smp_affinity_list"
+        assert shared_testbed.hands.read_text(place) == "0\n"
+
+
 def test_devices_are_at_their_addresses(shared_testbed: Testbed) -> None:
     """By their vendor and device ids, which the guest reads from the devices themselves."""
     ids = {"edu": "0x1234 0x11e8", "rng": "0x1af4 0x1044", "igb": "0x8086 0x10c9"}

@@ -39,7 +39,8 @@ struct program {
 	struct list setup, teardown, threads[MAX_THREADS];
 	struct barrier *barrier;
 	struct barrier own_barrier;
-	cpu_set_t processors;	/* that a thread may run on */
+	cpu_set_t home;		/* where the executor is while nobody races */
+	cpu_set_t processors;	/* that a racer may run on */
 	size_t round_size;	/* of the results */
 	uint8_t *results;
 	_Atomic uint64_t registers[NR_REGISTERS];

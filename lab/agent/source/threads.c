@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "barrier.h"
 #include "program.h"
@@ -35,6 +36,21 @@ static void run_thread(struct program *program, uint32_t thread, uint32_t round)
 	barrier_wait(program->barrier, parties, crowded ? SPINS : 32 * SPINS);
 	run_list(program, &program->threads[thread], round);
 	barrier_wait(program->barrier, parties, SPINS);
+}
+
+/*
+ * Who speaks with the host is best off on the processor of the SSH server, where
+ * the agent begins. Racers go wherever the kernel lets them.
+ */
+static void leave_home(struct program *program)
+{
+	cpu_set_t all;
+
+	memset(&all, 0xff, sizeof(all));
+	if (sched_getaffinity(0, sizeof(program->home), &program->home) ||
+	    sched_setaffinity(0, sizeof(all), &all) ||
+	    sched_getaffinity(0, sizeof(program->processors), &program->processors))
+		die("agent: cannot tell the processors");
 }
 
 /* A processor for each racer, as far as there are any: a woken one often stays on its waker's. */
@@ -67,8 +83,8 @@ void run_program(struct program *program)
 	struct worker workers[MAX_THREADS];
 	uint32_t nr_threads = program->wire.nr_threads;
 
-	if (nr_threads && sched_getaffinity(0, sizeof(cpu_set_t), &program->processors))
-		die("agent: cannot tell the processors");
+	if (nr_threads)
+		leave_home(program);
 	for (uint32_t i = 1; i < nr_threads; i++) {
 		workers[i] = (struct worker){ .program = program, .index = i };
 		errno = pthread_create(&workers[i].thread, NULL, work, &workers[i]);
@@ -88,5 +104,5 @@ void run_program(struct program *program)
 	for (uint32_t i = 1; i < nr_threads; i++)
 		pthread_join(workers[i].thread, NULL);
 	if (nr_threads)
-		sched_setaffinity(0, sizeof(cpu_set_t), &program->processors);
+		sched_setaffinity(0, sizeof(program->home), &program->home);
 }

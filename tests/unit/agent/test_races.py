@@ -12,7 +12,7 @@ import pytest
 from lab.agent.calls import at, close, openat
 from lab.agent.errors import AgentRefused
 from lab.agent.process import Process
-from lab.agent.program import BARRIER_SIZE, Call, Delay, Imm, Program, Result
+from lab.agent.program import BARRIER_SIZE, Buf, Call, Delay, Imm, Program, Result
 from lab.agent.race import run_together, shared_mapping
 from lab.agent.syscalls import Syscall
 
@@ -100,6 +100,18 @@ def test_more_threads_than_processors(process: Process) -> None:
 def test_racing_leaves_the_process_all_its_processors(process: Process) -> None:
     process.run(Program(threads=((Delay(0),), (Delay(0),))))
     assert os.sched_getaffinity(process.pid) == os.sched_getaffinity(0)
+
+
+def test_racers_go_where_the_process_is_not(process: Process) -> None:
+    """It may be kept on one processor, as in a guest; those who race are not, and it is after."""
+    processors = os.sched_getaffinity(0)
+    home = {min(processors)}
+    os.sched_setaffinity(process.pid, home)
+    look = Call(Syscall.SCHED_GETAFFINITY, (Imm(0), Imm(128), Buf(size=128)))
+    (result,) = process.run(Program(threads=((look,), (look,)))).rounds
+    racers = [thread[0].buffers[0] for thread in result.threads]
+    assert len(set(racers)) == min(2, len(processors))
+    assert os.sched_getaffinity(process.pid) == home
 
 
 def test_processes_race_over_a_shared_barrier(spawn: Callable[[], Process], tmp_path: Path) -> None:
