@@ -92,6 +92,6 @@ def guests(machine: Machine) -> int:
 
 
 def workers(machine: Machine) -> int:
-    """How many workers may test at once: one for each processor, as a test often waits for a
-    device; each has a guest, and one that boots."""
-    return max(1, min(processors(), guests(machine) // 2))
+    """How many workers may test at once: one for each processor and one more, as a test often waits
+    for a device; each has a guest, and one that boots."""
+    return max(1, min(processors() + 1, guests(machine) // 2))

@@ -81,7 +81,7 @@ def test_a_container_has_the_processors_of_its_time(
 
 
 @pytest.mark.parametrize(
-    ("cpus", "gib", "expected"), [(64, 1000, 64), (2, 1000, 2), (64, 8, 3), (8, 1, 1), (1, 100, 1)]
+    ("cpus", "gib", "expected"), [(64, 1000, 65), (2, 1000, 3), (64, 8, 3), (8, 1, 1), (1, 100, 2)]
 )
 @pytest.mark.usefixtures("cgroup")
 def test_workers(monkeypatch: pytest.MonkeyPatch, cpus: int, gib: int, expected: int) -> None:
