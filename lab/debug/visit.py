@@ -56,7 +56,7 @@ class Visit:
 
     def start_process(self, name: str = "agent") -> Process:
         """A new process in it. Close it, or use it in a `with`. Raises GuestLost, AgentDied."""
-        return Process(self.ssh.start(PLACE, near=True), name=name, stretch=self.living.stretch)
+        return Process(self.ssh.start(PLACE), name=name, stretch=self.living.stretch)
 
 
 @contextmanager

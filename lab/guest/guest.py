@@ -297,15 +297,11 @@ def _boot_with(
         try:
             admission = Admission(_ssh_port(running), keys.private, keys.host_public)
             connection = Connection.login(admission, deadline)
+            stack.callback(connection.close)
+            times = {"ready": ready, "login": time.monotonic() - started}
         except GuestLost as error:
             raise inquest.boot_failed(error.message).error("boot") from error
-        try:
-            times = {"ready": ready, "login": time.monotonic() - started}
-            yield Guest(
-                devices, accelerator, running, inquest, connection, admission, times, repeats
-            )
-        finally:
-            connection.close()
+        yield Guest(devices, accelerator, running, inquest, connection, admission, times, repeats)
 
 
 def _try_out(running: Running, deadline: Deadline) -> None:

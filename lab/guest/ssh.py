@@ -31,8 +31,8 @@ _WRITTEN = 30.0  # seconds for a piece of a file, of which there are many on the
 _CLOSE = 2.0  # seconds for a program to end once its standard input has
 # The program has ended: say so, and stay until our side closes the input.
 _STAY = "status=$?; exec >&- 2>&-; read -rn1 _ && cat >/dev/null; exit $status"
-# An image may keep its server on one CPU, which is no matter of what it starts.
-_EVERYWHERE = f"taskset -p {(1 << 256) - 1:x} $$ >/dev/null 2>&1"
+# The server has one CPU (see images/minimal/init), which is no matter of what it starts.
+_GO_ANYWHERE = f"taskset -p {(1 << 256) - 1:x} $$ >/dev/null 2>&1"
 _TROUBLE = (paramiko.SSHException, OSError, EOFError)
 
 
@@ -163,10 +163,10 @@ class Connection:
         near: bool = False,
     ) -> Channel:
         """Start a command. `merge` puts its standard error into its output; `terminal` gives it
-        a terminal of that kind, as large as ours. It may run on every CPU of the guest's; what is
-        `near` begins on those of the SSH server, as is best for who talks much with us."""
+        a terminal of that kind, as large as ours. What is `near` has the server's CPUs, as is best
+        for who talks much with us, and all else every CPU."""
         if not near:
-            command = f"{_EVERYWHERE}\n{command}"
+            command = f"{_GO_ANYWHERE}\n{command}"
         with self._quiet():
             try:
                 channel = self._transport.open_session(timeout=_OPEN)
