@@ -53,12 +53,11 @@ class Announced:
         the block ends."""
         requester = device if isinstance(device, int) else device.requester
         came: list[DmarFault] = []
-        before = len(self._guest.faults())
+        before = self._guest.fault_count
         yield came
-        faults = self._guest.faults()
-        mine = [number for number in range(before, len(faults))
-                if faults[number].requester == requester]  # fmt: skip
-        came += [faults[number] for number in mine]
+        faults = enumerate(self._guest.faults(before), before)
+        mine = {number: fault for number, fault in faults if fault.requester == requester}
+        came += mine.values()
         if (not came and not perhaps) or count not in (None, len(came)):
             wanted = "some" if count is None else count
             who = _bdf(requester)
@@ -81,10 +80,10 @@ class Announced:
             known = next((each for each in reports if re.search(title, each.title)), None)
             if known:
                 reports.remove(known)
-        faults = self._guest.faults()
-        self._guest.faults_heard = len(faults)
-        numbers = range(self._first_fault, len(faults))
-        return tuple(reports), tuple(faults[n] for n in numbers if n not in self._faults)
+        faults = self._guest.faults(self._first_fault)
+        self._guest.faults_heard = self._first_fault + len(faults)
+        numbered = enumerate(faults, self._first_fault)
+        return tuple(reports), tuple(fault for n, fault in numbered if n not in self._faults)
 
     def _hear_out(self) -> None:
         if self._guest.alive:

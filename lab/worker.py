@@ -163,7 +163,7 @@ class Worker:
             self.tally.trouble.append(
                 Trouble(words, Verdict.BROKEN, splats=(first.text,), evidence=(console,))
             )
-        if blocked := guest.faults()[guest.faults_heard :]:
+        if blocked := guest.faults(guest.faults_heard):
             words = f"guest {guest.folder.name}: {when} the IOMMU blocked DMA: {len(blocked)}"
             log = self.folder.relative(guest.folder / "qemu.log")
             self.tally.trouble.append(Trouble(words, Verdict.BROKEN, evidence=(log,)))

@@ -5,7 +5,8 @@ from lab.guest.accel import Accelerator
 from lab.guest.accel import Memory as AcceleratorMemory
 from lab.guest.argv import COMMAND_LINE, Boot
 from lab.guest.argv import check as check_machine
-from lab.guest.guest import DmarFault, Guest, Hypervisor, boot
+from lab.guest.faults import DmarFault
+from lab.guest.guest import Guest, Hypervisor, boot
 from lab.guest.loop import Loop
 from lab.guest.qemu import Qemu
 from lab.guest.qemu import find as find_qemu

@@ -16,6 +16,7 @@ from lab.errors import GuestLost, InfrastructureError
 from lab.guest import doors
 from lab.guest.accel import Accelerator, Memory
 from lab.guest.argv import INITRAMFS, Boot, arguments, present, script
+from lab.guest.faults import DmarFault, FaultLog
 from lab.guest.hang import whereabouts
 from lab.guest.keys import Keys, store_private
 from lab.guest.launch import ENDED, PANICKED, Running, launch
@@ -37,15 +38,6 @@ _ANSWER = 5.0  # seconds in which a guest that lives runs `true`
 _OOPS_AGAIN = re.compile(rb": [0-9a-f]{4} \[#(?:[2-9]|[1-9][0-9]+)\]")
 DYING = 10.0  # seconds for that panic
 _LOOKS, _BETWEEN = 3, 0.1  # at its clock, and seconds
-
-
-@dataclass(frozen=True)
-class DmarFault:
-    """A DMA that the virtual IOMMU blocked, as QEMU's trace tells it."""
-
-    requester: int  # bus << 8 | device << 3 | function
-    address: int
-    write: bool
 
 
 @dataclass(frozen=True)
@@ -95,6 +87,7 @@ class Guest:
         """Role to PCI address ("0000:01:00.0"), as the guest's kernel numbered the buses."""
         self.heard = 0
         """Bytes of its console that somebody has answered for: a test, or the run."""
+        self._faults = FaultLog(running.log)
         self.faults_heard = 0
         """The same of `faults()`, in number."""
         self._running = running
@@ -139,14 +132,14 @@ class Guest:
             self.monitor.execute("cont")
             self._paused = False
 
-    def faults(self) -> list[DmarFault]:
-        """Every DMA that the IOMMU has blocked so far, in order."""
-        pattern = r"^vtd_dmar_fault sid 0x(\w+) fault \d+ addr 0x(\w+) write (\d)$"
-        text = self._running.log.read_text(errors="replace")
-        return [
-            DmarFault(int(sid, 16), int(address, 16), write == "1")
-            for sid, address, write in re.findall(pattern, text, re.MULTILINE)
-        ]
+    def faults(self, start: int = 0) -> list[DmarFault]:
+        """Every DMA that the IOMMU has blocked so far, in order, but for the first `start`."""
+        return self._faults.since(start)
+
+    @property
+    def fault_count(self) -> int:
+        """How many that are."""
+        return self._faults.count
 
     def stuck_interrupt(self) -> str | None:
         """What keeps an emulated CPU from taking interrupts, in words, or None."""

@@ -69,9 +69,9 @@ def _secret(process: Process, hands: Process) -> Iterator[tuple[Mapping, int]]:
 
 def _fetches(guest: Guest, registers: Edu, place: int) -> bool:
     """Whether the device reads at `place`."""
-    before = len(guest.faults())
+    before = guest.fault_count
     registers.copy_in(place, len(SECRET))
-    return len(guest.faults()) == before
+    return guest.fault_count == before
 
 
 def _is_kept_from(expected: Announced, device: Device, registers: Edu, place: int) -> None:

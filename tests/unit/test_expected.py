@@ -14,7 +14,7 @@ def test_dma_that_is_blocked_between_two_tests_is_answered_for() -> None:
         alive=False,
         heard=0,
         faults_heard=0,
-        faults=lambda: blocked,
+        faults=lambda start: blocked[start:],
         console=SimpleNamespace(size=0),
         hear=lambda _: "",
     )

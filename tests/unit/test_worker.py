@@ -62,8 +62,8 @@ class Guest:
         self.alive = True
         self._running = SimpleNamespace(settle=lambda: None)
 
-    def faults(self) -> list[DmarFault]:
-        return self.blocked
+    def faults(self, start: int) -> list[DmarFault]:
+        return self.blocked[start:]
 
     def why_lost(self, last_act: str) -> GuestLost:
         return GuestLost(f"{last_act}: QEMU ended")
