@@ -40,7 +40,10 @@ def pytest_runtest_protocol(
     name = own_machine(item.config, item) or run.machine_name
     then = nextitem and (own_machine(item.config, nextitem) or run.machine_name)
     item.stash[_WATCH] = Watch(run, id_of(item), name, last=then != name)
-    result = yield
+    try:
+        result = yield
+    finally:
+        del item.stash[_WATCH]  # with all that it saw: pytest keeps its items to the end
     if run.cell:
         follows = nextitem and not (item.session.shouldstop or item.session.shouldfail)
         run.prepare_for(nextitem.stash.get(PROSPECT, None) if nextitem and follows else None)
