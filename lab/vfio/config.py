@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 POWER, MSI, EXPRESS, MSIX = 0x01, 0x05, 0x10, 0x11
-AER = 0x01  # an extended one
+AER, SRIOV = 0x01, 0x10  # extended ones
 
 _FIRST = 0x34  # where the place of the first one stands
 _EXTENDED = 256  # where the first extended one does

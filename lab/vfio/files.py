@@ -49,6 +49,7 @@ from lab.vfio.uapi import (
     VfioDeviceDetachIommufdPt,
     VfioDeviceFeature,
     VfioDeviceInfo,
+    VfioDeviceIoeventfd,
     VfioGroupStatus,
     VfioInfoCapHeader,
     VfioIommuType1DirtyBitmap,
@@ -223,6 +224,29 @@ class Container(VfioFile):
         self.call(ContainerRequest.VFIO_IOMMU_UNMAP_DMA, unmap)
         return unmap.size
 
+    def unmap_dirty(
+        self,
+        iova: int,
+        pages: int,
+        page_size: int = 4096,
+        *,
+        also: UnmapFlag = NO_FLAG,
+        room: int | None = None,
+    ) -> tuple[int, list[bool]]:
+        """Bytes that were unmapped, and which of so many pages the log called dirty. `room` is as
+        for `dirty_pages`."""
+        with self.process.mmap(-(-pages // 64) * 8) as bitmap:
+            unmap = VfioIommuType1DmaUnmap(
+                argsz=ctypes.sizeof(VfioIommuType1DmaUnmap) + ctypes.sizeof(VfioBitmap),
+                flags=UnmapFlag.VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | also,
+                iova=iova,
+                size=pages * page_size,
+            )
+            answer = bytearray(bytes(unmap) + bytes(_bitmap(bitmap, page_size, room)))
+            self.call(ContainerRequest.VFIO_IOMMU_UNMAP_DMA, answer)
+            unmap = VfioIommuType1DmaUnmap.from_buffer_copy(answer)
+            return unmap.size, _bits(bitmap, pages)
+
     def log_dirty(self, flag: DirtyFlag) -> None:
         """Start or stop the log of dirty pages."""
         request = VfioIommuType1DirtyBitmap(flags=flag)
@@ -233,24 +257,28 @@ class Container(VfioFile):
     ) -> list[bool]:
         """Which of so many pages from `iova` on the log calls dirty. `room`: the bytes that the
         bitmap is said to have, where those are not enough."""
-        words = -(-pages // 64)
-        with self.process.mmap(8 * words) as bitmap:
+        with self.process.mmap(-(-pages // 64) * 8) as bitmap:
             wanted = VfioIommuType1DirtyBitmapGet(
-                iova=iova,
-                size=pages * page_size,
-                bitmap=VfioBitmap(
-                    pgsize=page_size,
-                    size=bitmap.length if room is None else room,
-                    data=bitmap.address,
-                ),
+                iova=iova, size=pages * page_size, bitmap=_bitmap(bitmap, page_size, room)
             )
             head = VfioIommuType1DirtyBitmap(
                 argsz=ctypes.sizeof(VfioIommuType1DirtyBitmap) + ctypes.sizeof(wanted),
                 flags=DirtyFlag.VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
             )
             self.call(ContainerRequest.VFIO_IOMMU_DIRTY_PAGES, bytes(head) + bytes(wanted))
-            bits = int.from_bytes(bitmap.read(), "little")
-        return [bool(bits >> page & 1) for page in range(pages)]
+            return _bits(bitmap, pages)
+
+
+def _bitmap(memory: Mapping, page_size: int, room: int | None) -> VfioBitmap:
+    """Where the log of pages of that size goes."""
+    size = memory.length if room is None else room
+    return VfioBitmap(pgsize=page_size, size=size, data=memory.address)
+
+
+def _bits(memory: Mapping, count: int) -> list[bool]:
+    """So many of them, from the first one on."""
+    bits = int.from_bytes(memory.read(), "little")
+    return [bool(bits >> place & 1) for place in range(count)]
 
 
 def irq_set(
@@ -334,6 +362,11 @@ class DeviceFile(VfioFile):
         argsz = ctypes.sizeof(VfioPciHotReset) + len(data)
         head = VfioPciHotReset(argsz=argsz, count=len(groups))
         self.call(DeviceRequest.VFIO_DEVICE_PCI_HOT_RESET, bytes(head) + data)
+
+    def ioeventfd(self, offset: int, width: int, data: int, fd: int) -> None:
+        """Let each signal of an eventfd write `width` bytes to a register; -1 for it ends that."""
+        request = VfioDeviceIoeventfd(flags=width, offset=offset, data=data, fd=fd)
+        self.call(DeviceRequest.VFIO_DEVICE_IOEVENTFD, request)
 
     def set_feature(self, feature: Feature, data: bytes) -> None:
         self._feature(FeatureFlag.VFIO_DEVICE_FEATURE_SET | feature, data)

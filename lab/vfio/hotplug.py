@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from os import O_RDONLY, O_WRONLY
+from pathlib import Path
 
 from lab.agent.calls import close, openat
 from lab.agent.process import Process
@@ -37,17 +38,15 @@ class Slot:
     hands: Process
     port: Device
 
-    def plug(self, role: str) -> Device:
-        """Plug an edu in; it has no driver yet."""
-        self.guest.monitor.execute(
-            "device_add",
-            {
-                "driver": DeviceModel.EDU.value,
-                "id": role,
-                "bus": self.port.role,
-                "dma_mask": 2**64 - 1,
-            },
-        )
+    def plug(self, role: str, rom: Path | None = None) -> Device:
+        """Plug an edu in, with what that file holds as its expansion ROM; it has no driver yet."""
+        words = {
+            "driver": DeviceModel.EDU.value,
+            "id": role,
+            "bus": self.port.role,
+            "dma_mask": 2**64 - 1,
+        }
+        self.guest.monitor.execute("device_add", words | ({"romfile": str(rom)} if rom else {}))
         deadline = Deadline.after(_SOON)
         while not (found := self._children()):
             if deadline.passed:

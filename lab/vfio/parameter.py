@@ -2,7 +2,7 @@
 """Parameters of the guest's kernel modules, built in or not."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from lab.agent.process import Process
 
@@ -12,11 +12,16 @@ def parameter(module: str, name: str) -> str:
     return f"/sys/module/{module}/parameters/{name}"
 
 
-@contextmanager
-def turned_on(process: Process, path: str) -> Iterator[None]:
+def turned_on(process: Process, path: str) -> AbstractContextManager[None]:
     """A yes-or-no parameter is Y for as long as the block lasts. Raises RemoteError."""
+    return set_to(process, path, "Y")
+
+
+@contextmanager
+def set_to(process: Process, path: str, value: str) -> Iterator[None]:
+    """A parameter has another value for as long as the block lasts. Raises RemoteError."""
     before = process.read_text(path)
-    process.write_text(path, "Y\n")
+    process.write_text(path, f"{value}\n")
     try:
         yield
     finally:

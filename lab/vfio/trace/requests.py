@@ -28,14 +28,18 @@ from lab.vfio.uapi import (
     IommuHwptAlloc,
     IommuInfoFlag,
     IommuIoasAlloc,
+    IommuIoasAllowIovas,
+    IommuIoasCopy,
     IommuIoasIovaRanges,
     IommuIoasMap,
     IommuIoasUnmap,
+    IommuOption,
     IommuType,
     IommuVfioIoas,
     IrqSetFlag,
     Layout,
     MapFlag,
+    OptionOp,
     PciIrq,
     RegionFlag,
     UnmapFlag,
@@ -44,6 +48,7 @@ from lab.vfio.uapi import (
     VfioDeviceDetachIommufdPt,
     VfioDeviceFeature,
     VfioDeviceInfo,
+    VfioDeviceIoeventfd,
     VfioGroupStatus,
     VfioIoasOp,
     VfioIommuType1DirtyBitmap,
@@ -217,9 +222,12 @@ def _form(layout: type[Layout], out: str = "", behind: Behind = _any, **fields: 
 _FORMS: Mapping[str, Form] = {
     "IOMMU_DESTROY": _form(IommuDestroy),
     "IOMMU_IOAS_ALLOC": _form(IommuIoasAlloc),
+    "IOMMU_IOAS_ALLOW_IOVAS": _form(IommuIoasAllowIovas, allowed_iovas=_address),
+    "IOMMU_IOAS_COPY": _form(IommuIoasCopy, flags=_bits(IoasMapFlag)),
     "IOMMU_IOAS_IOVA_RANGES": _form(IommuIoasIovaRanges, allowed_iovas=_address),
     "IOMMU_IOAS_MAP": _form(IommuIoasMap, flags=_bits(IoasMapFlag), user_va=_address),
     "IOMMU_IOAS_UNMAP": _form(IommuIoasUnmap),
+    "IOMMU_OPTION": _form(IommuOption, op=_choice(OptionOp)),
     "IOMMU_VFIO_IOAS": _form(IommuVfioIoas, op=_choice(VfioIoasOp)),
     "IOMMU_HWPT_ALLOC": _form(IommuHwptAlloc, flags=_bits(HwptFlag), data_uptr=_address),
     "VFIO_IOMMU_GET_INFO": _form(
@@ -245,6 +253,7 @@ _FORMS: Mapping[str, Form] = {
         VfioPciHotResetInfo, "flags count", _dependent, flags=_bits(HotResetFlag)
     ),
     "VFIO_DEVICE_PCI_HOT_RESET": _form(VfioPciHotReset, behind=_groups),
+    "VFIO_DEVICE_IOEVENTFD": _form(VfioDeviceIoeventfd, fd=_fd),
     "VFIO_DEVICE_FEATURE": _form(VfioDeviceFeature, flags=_feature),
     "VFIO_DEVICE_BIND_IOMMUFD": _form(
         VfioDeviceBindIommufdToken, flags=_bits(BindFlag), iommufd=_fd, token_uuid_ptr=_address

@@ -28,16 +28,20 @@ class IommuType(IntEnum):
 
 
 class MapFlag(IntFlag):
-    """Rights that a type1 mapping gives to the device."""
+    """Rights that a type1 mapping gives to the device; or that it stays, and its memory has a new
+    address."""
 
     VFIO_DMA_MAP_FLAG_READ = 1
     VFIO_DMA_MAP_FLAG_WRITE = 2
+    VFIO_DMA_MAP_FLAG_VADDR = 4
 
 
 class UnmapFlag(IntFlag):
     """What a type1 unmap does beyond its range."""
 
+    VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP = 1
     VFIO_DMA_UNMAP_FLAG_ALL = 2
+    VFIO_DMA_UNMAP_FLAG_VADDR = 4
 
 
 class IommuInfoFlag(IntFlag):
@@ -62,6 +66,7 @@ class Extension(IntEnum):
     VFIO_TYPE1_NESTING_IOMMU = 6
     VFIO_NOIOMMU_IOMMU = 8
     VFIO_UNMAP_ALL = 9
+    VFIO_UPDATE_VADDR = 10
 
 
 class InfoCapability(IntEnum):

@@ -12,9 +12,12 @@ class IommufdRequest(IntEnum):
 
     IOMMU_DESTROY = io(0x80)
     IOMMU_IOAS_ALLOC = io(0x81)
+    IOMMU_IOAS_ALLOW_IOVAS = io(0x82)
+    IOMMU_IOAS_COPY = io(0x83)
     IOMMU_IOAS_IOVA_RANGES = io(0x84)
     IOMMU_IOAS_MAP = io(0x85)
     IOMMU_IOAS_UNMAP = io(0x86)
+    IOMMU_OPTION = io(0x87)
     IOMMU_VFIO_IOAS = io(0x88)
     IOMMU_HWPT_ALLOC = io(0x89)
 
@@ -31,6 +34,13 @@ class VfioIoasOp(IntEnum):
 
     IOMMU_VFIO_IOAS_SET = 1
     IOMMU_VFIO_IOAS_CLEAR = 2
+
+
+class OptionOp(IntEnum):
+    """What IOMMU_OPTION does."""
+
+    IOMMU_OPTION_OP_SET = 0
+    IOMMU_OPTION_OP_GET = 1
 
 
 class IoasMapFlag(IntFlag):
@@ -71,6 +81,33 @@ class IommuIoasUnmap(Structure):
     length: int
 
 
+class IommuIoasCopy(Structure):
+    """`flags` are an IoasMapFlag's."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        ("flags", c_uint32),
+        ("dst_ioas_id", c_uint32),
+        ("src_ioas_id", c_uint32),
+        ("length", c_uint64),
+        ("dst_iova", c_uint64),
+        ("src_iova", c_uint64),
+    )
+    dst_iova: int
+
+
+class IommuIoasAllowIovas(Structure):
+    """`allowed_iovas` is the address of so many IommuIovaRange."""
+
+    _fields_ = (
+        ("size", c_uint32),
+        ("ioas_id", c_uint32),
+        ("num_iovas", c_uint32),
+        ("__reserved", c_uint32),
+        ("allowed_iovas", c_uint64),
+    )
+
+
 class IommuIovaRange(Layout):
     """First and last address of a range that may be mapped."""
 
@@ -90,6 +127,18 @@ class IommuIoasIovaRanges(Structure):
     )
     num_iovas: int
     out_iova_alignment: int
+
+
+class IommuOption(Structure):
+    _fields_ = (
+        ("size", c_uint32),
+        ("option_id", c_uint32),
+        ("op", c_uint16),
+        ("__reserved", c_uint16),
+        ("object_id", c_uint32),
+        ("val64", c_uint64),
+    )
+    val64: int
 
 
 class IommuVfioIoas(Structure):

@@ -26,6 +26,7 @@ class DeviceRequest(IntEnum):
     VFIO_DEVICE_RESET = io(111)
     VFIO_DEVICE_GET_PCI_HOT_RESET_INFO = io(112)
     VFIO_DEVICE_PCI_HOT_RESET = io(113)
+    VFIO_DEVICE_IOEVENTFD = io(116)
     VFIO_DEVICE_FEATURE = io(117)
     VFIO_DEVICE_BIND_IOMMUFD = io(118)
     VFIO_DEVICE_ATTACH_IOMMUFD_PT = io(119)
@@ -64,6 +65,7 @@ class Feature(IntEnum):
 
     VFIO_DEVICE_FEATURE_PCI_VF_TOKEN = 0
     VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY = 3
+    VFIO_DEVICE_FEATURE_LOW_POWER_EXIT = 5
 
 
 class FeatureFlag(IntFlag):
@@ -227,6 +229,19 @@ class VfioPciHotReset(Structure):
     """Files of groups, as numbers of 4 bytes, stand behind it and count in `argsz`."""
 
     _fields_ = (("argsz", c_uint32), ("flags", c_uint32), ("count", c_uint32))
+
+
+class VfioDeviceIoeventfd(Structure):
+    """`flags` is the number of bytes that are written, as one bit: 1, 2, 4 or 8."""
+
+    _fields_ = (
+        ("argsz", c_uint32),
+        ("flags", c_uint32),
+        ("offset", c_uint64),
+        ("data", c_uint64),
+        ("fd", c_int32),
+        ("reserved", c_uint32),
+    )
 
 
 class VfioDeviceBindIommufd(Structure):
