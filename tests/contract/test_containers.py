@@ -36,17 +36,20 @@ UNKNOWN_TYPE = 99
 def test_check_extension_before_set_iommu(
     process: Process, mode: Mode, release: tuple[int, int]
 ) -> None:
-    """container.c: vfio_container_ioctl_check_extension() asks every driver that it has.
+    """container.c: vfio_container_ioctl_check_extension() asks every driver that it has. The
+    interface has a version, VFIO_API_VERSION.
 
     An iommufd has no address space for it before a group has joined: ENODEV for coherency.
     """
     nesting = (0,) if mode in COMPAT_MODES or release >= (6, 13) else (0, 1)
     with open_container(process, mode) as container:
+        assert container.call(ContainerRequest.VFIO_GET_API_VERSION) == 0
         for there in (*IommuType, Extension.VFIO_UNMAP_ALL):
             assert container.check_extension(there) == 1
         assert container.check_extension(Extension.VFIO_TYPE1_NESTING_IOMMU) in nesting
         expected = 1 if mode in COMPAT_MODES else 0
         assert container.check_extension(Extension.VFIO_NOIOMMU_IOMMU) == expected
+        assert container.check_extension(Extension.VFIO_UPDATE_VADDR) == 0
         if mode in COMPAT_MODES:
             with raises_errno(ENODEV):
                 container.check_extension(Extension.VFIO_DMA_CC_IOMMU)

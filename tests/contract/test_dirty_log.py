@@ -18,7 +18,7 @@ from lab.testing import contract, raises_errno
 from lab.vfio.device import Device
 from lab.vfio.files import Container
 from lab.vfio.modes import ContainerSpace, open_device
-from lab.vfio.uapi import DirtyFlag
+from lab.vfio.uapi import DirtyFlag, UnmapFlag
 
 IOVA = 0x10_0000
 PAGE = 4096
@@ -117,6 +117,41 @@ def test_bitmap_has_a_bit_for_each_page(process: Process, edu: Device) -> None:
         with raises_errno(EINVAL):
             container.dirty_pages(IOVA, PAGES // 2, 2 * PAGE)
         container.dirty_pages(IOVA, PAGES, room=16)
+
+
+@contract("MAP-12", Mode.TYPE1V2)
+def test_log_goes_on_when_one_of_two_groups_goes(
+    process: Process, edu: Device, resettable: Device
+) -> None:
+    """vfio_iommu_type1_attach_group() counts each group whose devices say not themselves what they
+    write, `num_non_pinned_groups`. What is dirty because of the one that goes is told once more."""
+    with (
+        _mapped(process, edu, Mode.TYPE1V2) as (container, _),
+        resettable.open_group(process) as other,
+    ):
+        other.set_container(container)
+        container.log_dirty(START)
+        other.close()
+        for _ in range(3):
+            assert container.dirty_pages(IOVA, PAGES) == [True] * PAGES
+
+
+@contract("MAP-12", Mode.TYPE1V2)
+def test_unmap_tells_for_the_last_time(process: Process, edu: Device) -> None:
+    """vfio_dma_do_unmap(): what is removed was dirty until then. Without a log, for a bitmap that
+    is too small, and where only the address shall go, EINVAL and all stays mapped."""
+    with _mapped(process, edu, Mode.TYPE1V2) as (container, _):
+        with raises_errno(EINVAL):
+            container.unmap_dirty(IOVA, 128)
+        container.log_dirty(START)
+        with raises_errno(EINVAL):
+            container.unmap_dirty(IOVA, 128, room=8)
+        with raises_errno(EINVAL):
+            container.unmap_dirty(IOVA, 128, also=UnmapFlag.VFIO_DMA_UNMAP_FLAG_VADDR)
+        assert container.dirty_pages(IOVA, PAGES) == [True] * PAGES
+        expected = [True] * PAGES + [False] * (128 - PAGES)
+        assert container.unmap_dirty(IOVA, 128) == (PAGES * PAGE, expected)
+        assert container.dirty_pages(IOVA, 128) == [False] * 128
 
 
 @contract("MAP-12", Mode.TYPE1, Mode.COMPAT_TYPE1V2, Mode.COMPAT_TYPE1)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from lab.agent.memory import Mapping
 from lab.agent.process import Process
 from lab.agent.program import Call, Delay, Imm, Store
@@ -26,6 +28,7 @@ from lab.vfio.modes import Opened, open_device
 from lab.vfio.uapi import PCI_COMMAND, MapFlag, PciCommand, PciRegion
 
 IOVA = 0x10_0000
+PAGE = 4096
 WORD = b"sixteen bytes..."
 TRANSFER = 100_000_000  # nanoseconds that edu takes
 ATTEMPTS = 3  # on a busy host
@@ -164,22 +167,23 @@ def test_unmap_ends_the_devices_access(
 
 
 @contract("DMA-2")
+@pytest.mark.parametrize("boundary", [IOVA + 2 * PAGE, 2 << 30], ids=hex)
 def test_unmap_ends_the_access_to_pages_that_no_power_of_two_holds(
-    expected: Announced, process: Process, edu: Device, mode: Mode
+    expected: Announced, process: Process, edu: Device, mode: Mode, boundary: int
 ) -> None:
     """intel/cache.c: calculate_psi_aligned_address(): the IOTLB forgets an aligned power of two,
-    and of two pages of which the first is odd that takes four."""
-    size = process.page_size
-    across = IOVA + 2 * size - len(WORD) // 2
+    and of two pages of which the first is odd that takes four. cap_max_amask_val(): where it takes
+    more than the hardware can, it forgets all of the address space."""
+    across = boundary - len(WORD) // 2
     with (
         _working(process, edu, mode) as (opened, registers, _),
-        process.mmap(2 * size) as memory,
+        process.mmap(2 * PAGE) as memory,
     ):
-        place = size - len(WORD) // 2
-        opened.space.map(IOVA + size, memory)
+        place = PAGE - len(WORD) // 2
+        opened.space.map(boundary - PAGE, memory)
         registers.copy_out(across, len(WORD))
         assert memory.read(place, len(WORD)) == WORD
-        assert opened.space.unmap(IOVA + size, memory.length) == memory.length
+        assert opened.space.unmap(boundary - PAGE, memory.length) == memory.length
         memory.write(place, bytes(len(WORD)))
         with _only_blocked(expected, edu, across):
             registers.copy_out(across, len(WORD))

@@ -249,3 +249,29 @@ def test_device_behind_a_bridge_transfers_under_the_bridges_alias(
             (IOVA + PAGE, True),
             (IOVA + PAGE, False),
         }
+
+
+@contract("DMA-7", Mode.IOMMUFD)
+def test_device_behind_a_bridge_reaches_nothing_after_detach(
+    expected: Announced, process: Process, hands: Process, sibling: Device, rng: Device
+) -> None:
+    """intel/iommu.c: domain_context_clear_one(): the entry of each alias leaves the IOMMU's cache,
+    and not the device's own only. The page table stays, with all that is mapped there."""
+    with (
+        rng.driven_by(hands, None),
+        Iommufd.open(process, Iommufd.PATH) as iommufd,
+        sibling.open_cdev(process) as cdev,
+        process.mmap(PAGE) as page,
+    ):
+        identity, ioas = cdev.bind(iommufd), iommufd.ioas_alloc()
+        iommufd.ioas_map(ioas, IOVA, page.address, PAGE)
+        cdev.attach(iommufd.hwpt_alloc(identity, ioas))
+        cdev.enable_dma()
+        page.write(0, b"behind a bridge")
+        with edu_of(cdev) as registers:
+            _copies(registers, IOVA, IOVA + 64, 15)
+            assert page.read(64, 15) == b"behind a bridge"
+            cdev.detach_pt()
+            with expected.dma_faults(sibling.requester & ~0xFF):
+                registers.copy_out(IOVA + 128, 15)
+        assert page.read(128, 15) == bytes(15)

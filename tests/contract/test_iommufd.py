@@ -27,6 +27,7 @@ from lab.vfio.uapi import (
     DeviceRequest,
     HwptFlag,
     IommufdRequest,
+    IommuHwptAlloc,
     IommuIoasIovaRanges,
     VfioDeviceAttachIommufdPt,
     VfioDeviceBindIommufdToken,
@@ -299,6 +300,20 @@ def test_page_table_that_the_iommu_lacks_is_refused(
             iommufd.hwpt_alloc(device, ioas, flag)
         iommufd.destroy(iommufd.hwpt_alloc(device, ioas))
         iommufd.destroy(ioas)  # what was refused holds nothing
+
+
+@contract("IOAS-5", Mode.IOMMUFD)
+def test_page_table_that_nobody_is_told_of_is_not_made(process: Process, edu: Device) -> None:
+    """hw_pagetable.c: iommufd_hwpt_alloc(), `out_hwpt`: where its id cannot be written it goes
+    again, and nothing is left of it in the IOAS."""
+    with _bound(process, edu) as (iommufd, _, device), process.mmap(process.page_size) as page:
+        ioas = iommufd.ioas_alloc()
+        page.write(0, bytes(IommuHwptAlloc(dev_id=device, pt_id=ioas)))
+        process.syscall(Syscall.MPROTECT, page.address, page.length, PROT_READ)
+        with raises_errno(EFAULT):
+            iommufd.call(IommufdRequest.IOMMU_HWPT_ALLOC, page.address)
+        assert iommufd.iova_ranges(ioas) == EVERYTHING
+        iommufd.destroy(ioas)
 
 
 @contract("IOAS-6", Mode.IOMMUFD)

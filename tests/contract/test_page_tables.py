@@ -6,12 +6,13 @@ Source: drivers/iommu/iommufd/io_pagetable.c, iopt_table_add_domain(), iopt_tabl
 and drivers/iommu/iommufd/pages.c.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EADDRINUSE, EFAULT
 
 import pytest
 
+from lab.agent.inherit import take_fd
 from lab.agent.process import Process
 from lab.contract import Mode
 from lab.expected import Announced
@@ -99,6 +100,29 @@ def test_memory_that_is_gone_before_the_attach_is_refused(
         iommufd.ioas_unmap(ioas, 2 * IOVA, PAGE)
         cdev.attach(ioas)
         assert pinned_pages(hands) == before + 1
+
+
+@contract("MAP-11", Mode.IOMMUFD)
+def test_memory_is_that_of_who_mapped_it_and_not_of_who_attaches(
+    process: Process, new_process: Callable[[], Process], edu: Device
+) -> None:
+    """pages.c: pfn_reader_user_pin(): what was mapped before is pinned with the attach, whoever
+    makes that call, and is still the first one's."""
+    other = new_process()
+    with (
+        _bound(process, edu) as (iommufd, cdev, _),
+        process.mmap(2 * PAGE) as memory,
+        edu_of(cdev) as registers,
+    ):
+        ioas = iommufd.ioas_alloc()
+        iommufd.ioas_map(ioas, IOVA, memory.address, memory.length)
+        memory.write(0, WORD)
+        with Cdev(other, take_fd(other, cdev), cdev.name) as taken:
+            taken.attach(ioas)
+        cdev.enable_dma()
+        registers.copy_in(IOVA, len(WORD))
+        registers.copy_out(IOVA + PAGE, len(WORD))
+        assert memory.read(PAGE, len(WORD)) == WORD
 
 
 @contract("IOAS-2", Mode.IOMMUFD)

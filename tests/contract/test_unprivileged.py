@@ -8,8 +8,8 @@ serves /dev/vfio/vfio it counts by process, too: iommufd_fops_open().
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from errno import EACCES, ENOMEM
+from contextlib import contextmanager, nullcontext
+from errno import EACCES, ENOMEM, EPERM
 from resource import RLIMIT_MEMLOCK
 from struct import pack
 
@@ -24,13 +24,15 @@ from lab.testing import contract, raises_errno
 from lab.vfio.device import Device
 from lab.vfio.edu import edu_of
 from lab.vfio.files import Container, Iommufd
-from lab.vfio.modes import container_path, open_device
+from lab.vfio.modes import CONTAINER_MODES, ContainerSpace, container_path, open_device
+from lab.vfio.uapi import IommufdRequest, IommuOption, MapFlag, OptionOp, UnmapFlag
 
 IOVA = 0x10_0000
 ELSEWHERE = 0x1000_0000
 PAGE = 4096
 LIMIT = 16  # pages
 SOON = 5.0  # seconds
+RLIMIT_MODE = 0  # IOMMU_OPTION_RLIMIT_MODE
 TESTER = 1000
 """A user of the image, and its group."""
 
@@ -62,16 +64,20 @@ def _limit(process: Process, pages: int) -> None:
     process.syscall(Syscall.PRLIMIT64, 0, RLIMIT_MEMLOCK, limit, 0, what="RLIMIT_MEMLOCK")
 
 
+def _become_a_user(process: Process) -> None:
+    _limit(process, LIMIT)
+    process.syscall(Syscall.SETGROUPS, 0, 0)
+    process.syscall(Syscall.SETRESGID, TESTER, TESTER, TESTER)
+    process.syscall(Syscall.SETRESUID, TESTER, TESTER, TESTER)
+
+
 @pytest.fixture
 def new_user(new_process: Callable[[], Process]) -> Callable[[], Process]:
     """Starts processes of the ordinary user, who may pin `LIMIT` pages."""
 
     def start() -> Process:
         process = new_process()
-        _limit(process, LIMIT)
-        process.syscall(Syscall.SETGROUPS, 0, 0)
-        process.syscall(Syscall.SETRESGID, TESTER, TESTER, TESTER)
-        process.syscall(Syscall.SETRESUID, TESTER, TESTER, TESTER)
+        _become_a_user(process)
         return process
 
     return start
@@ -220,6 +226,41 @@ def test_pages_go_back_to_who_mapped_them(
         with opened.space.taken_by(process) as space:
             assert space.unmap(IOVA, memory.length) == memory.length
         opened.space.map(IOVA, memory)
+
+
+@contract("MAP-10", *CONTAINER_MODES)
+def test_heir_of_a_mapping_is_bound_by_its_own_limit(
+    process: Process, new_process: Callable[[], Process], edu: Device, mode: Mode
+) -> None:
+    """vfio_change_dma_owner(): who gives a mapping an address pays for it, with its own rights and
+    not with those of who had it before."""
+    pages = LIMIT + 1
+    with open_device(process, edu, mode) as opened, process.mmap(pages * PAGE) as memory:
+        assert isinstance(opened.space, ContainerSpace)
+        opened.space.map(IOVA, memory)
+        invalid = UnmapFlag.VFIO_DMA_UNMAP_FLAG_VADDR
+        assert opened.space.container.unmap_dma(IOVA, memory.length, invalid) == memory.length
+        heir = new_process()
+        with opened.space.taken_by(heir) as space, heir.mmap(pages * PAGE) as heirs:
+            _become_a_user(heir)
+            with raises_errno(ENOMEM):
+                space.map(IOVA, heirs, MapFlag.VFIO_DMA_MAP_FLAG_VADDR)
+        opened.space.map(IOVA, memory, MapFlag.VFIO_DMA_MAP_FLAG_VADDR)
+
+
+@contract("MAP-10", Mode.IOMMUFD)
+@pytest.mark.usefixtures("given")
+def test_user_cannot_choose_how_to_be_counted(user: Process, process: Process) -> None:
+    """iommufd_option_rlimit_mode(): EPERM without CAP_SYS_RESOURCE, for by process a user would
+    have the limit once for each."""
+    for asker, allowed in ((user, False), (process, True)):
+        with Iommufd.open(asker, Iommufd.PATH) as iommufd:
+            option = IommuOption(option_id=RLIMIT_MODE, op=OptionOp.IOMMU_OPTION_OP_SET, val64=1)
+            with nullcontext() if allowed else raises_errno(EPERM):
+                iommufd.call(IommufdRequest.IOMMU_OPTION, option)
+            option = IommuOption(option_id=RLIMIT_MODE, op=OptionOp.IOMMU_OPTION_OP_GET)
+            iommufd.call(IommufdRequest.IOMMU_OPTION, option)
+            assert option.val64 == allowed
 
 
 @contract("MAP-10")
