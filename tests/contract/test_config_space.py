@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""REG-3, and REG-1's chains: config space as vfio-pci shows it, beside what the hardware has.
+"""REG-3, REG-1's chains, LIFE-3: config space as vfio-pci shows it, beside what the hardware has.
 
 Source: drivers/vfio/pci/vfio_pci_config.c.
 """
@@ -17,6 +17,7 @@ from lab.vfio.config import (
     EXPRESS,
     MSI,
     MSIX,
+    SRIOV,
     capabilities,
     extended_capabilities,
     place_of,
@@ -25,12 +26,14 @@ from lab.vfio.device import Device
 from lab.vfio.modes import open_device
 from lab.vfio.uapi import PciIrq, PciRegion
 
-VENDOR, STATUS, BAR0, ROM, CAPABILITIES, LINE, PIN = 0x00, 0x06, 0x10, 0x30, 0x34, 0x3C, 0x3D
+VENDOR, STATUS, CACHE_LINE, BAR0 = 0x00, 0x06, 0x0C, 0x10
+ROM, CAPABILITIES, LINE, PIN = 0x30, 0x34, 0x3C, 0x3D
 BARS = range(BAR0, BAR0 + 6 * 4, 4)
 HAS_CAPABILITIES = 1 << 4
 ONES = 0xFFFF_FFFF
 MSI_ENABLE, MSIX_ENABLE = 1 << 0, 1 << 15
 PAYLOAD, FLR = 0x00E0, 1 << 15  # in PCI_EXP_DEVCTL
+SRIOV_CONTROL, SRIOV_NUMBER, SRIOV_BAR = 0x08, 0x10, 0x24  # registers of that capability
 IGB_LEDCTL = 0xE00  # a register of an igb's BAR 0
 
 
@@ -150,6 +153,39 @@ def test_other_capabilities_are_not_written_through(
             file.set_config(device_control, 2, before | FLR)
             assert file.config(device_control, 2) == before
             assert registers.load(IGB_LEDCTL, 4) == lights
+
+
+@contract("REG-3")
+def test_virtual_functions_are_not_the_users(
+    process: Process, hands: Process, igb: Device, mode: Mode
+) -> None:
+    """vfio_pci_init_perm_bits(): a capability for which there is no rule is read and not written;
+    of virtual functions the kernel has to know."""
+    read = partial(igb.config, hands)
+    (start,) = [at for at, each in extended_capabilities(read).items() if each == SRIOV]
+    with open_device(process, igb, mode) as opened:
+        for register, width, bits in (
+            (SRIOV_NUMBER, 2, 1),
+            (SRIOV_BAR, 4, ONES),
+            (SRIOV_CONTROL, 2, 1),
+        ):
+            before = read(start + register, width)
+            opened.device.set_config(start + register, width, before ^ bits)
+            assert opened.device.config(start + register, width) == before
+            assert read(start + register, width) == before
+
+
+@contract("LIFE-3")
+def test_what_was_written_through_goes_with_the_file(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_pci_core_disable() restores what vfio_pci_core_enable() has saved, also of a device that
+    nothing can reset."""
+    before = edu.config(hands, CACHE_LINE, 1)
+    with open_device(process, edu, mode) as opened:
+        opened.device.set_config(CACHE_LINE, 1, before ^ 0x10)
+        assert edu.config(hands, CACHE_LINE, 1) == before ^ 0x10
+    assert edu.config(hands, CACHE_LINE, 1) == before
 
 
 @contract("REG-3")

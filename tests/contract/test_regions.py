@@ -84,11 +84,15 @@ def test_regions_agree_with_the_device(
 def test_who_has_no_room_for_the_answer_gets_none(
     process: Process, edu: Device, mode: Mode
 ) -> None:
-    """vfio_pci_ioctl_get_info() and _get_region_info(): EINVAL for an argsz that is too small."""
+    """vfio_pci_ioctl_get_info() and _get_region_info(): EINVAL for an argsz that is too small, and
+    nothing is written behind what it says."""
     with open_device(process, edu, mode) as opened:
         file = opened.device
         with raises_errno(EINVAL):  # it may end before `cap_offset`, and not earlier
             file.call(DeviceRequest.VFIO_DEVICE_GET_INFO, VfioDeviceInfo(argsz=15))
+        answer = bytearray(bytes(VfioDeviceInfo(argsz=16))[:16] + b"behind it")
+        file.call(DeviceRequest.VFIO_DEVICE_GET_INFO, answer)
+        assert answer[16:] == b"behind it"
         with raises_errno(EINVAL):
             short = VfioRegionInfo(argsz=ctypes.sizeof(VfioRegionInfo) - 1, index=CONFIG)
             file.call(DeviceRequest.VFIO_DEVICE_GET_REGION_INFO, short)

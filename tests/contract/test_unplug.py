@@ -21,7 +21,7 @@ from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.guest import Guest
-from lab.testing import contract, not_applicable, raises_errno
+from lab.testing import contract, raises_errno
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.edu import BUFFER, Command, Edu, Register, edu_of
 from lab.vfio.files import DeviceFile, Group
@@ -34,17 +34,6 @@ WORD = b"sixteen bytes..."
 DELETED = "DEVICE_DELETED"
 SOON = 5.0  # seconds; the kernel that misses the close looks again after ten
 TRANSFER = 0.2  # seconds; edu's takes half of it
-
-
-@pytest.fixture
-def slot(guest: Guest, hands: Process) -> Slot:
-    """An empty one."""
-    port = "port3"
-    if port not in guest.addresses:
-        raise not_applicable("this machine has no empty root port")
-    if not hands.exists("/sys/bus/pci/slots") or not hands.listdir("/sys/bus/pci/slots"):
-        raise not_applicable("this kernel does not serve the root ports' slots")
-    return Slot(guest, hands, Device(port, guest.addresses[port]))
 
 
 @pytest.fixture
