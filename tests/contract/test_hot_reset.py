@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""RST-2 and RST-3: a reset of a whole bus or slot, and who may ask for it.
+"""RST-2 and RST-3: a reset of a whole bus or slot, and who may ask for it; and, with RST-1, the
+resets that nobody asks for.
 
 Source: drivers/vfio/pci/vfio_pci_core.c, vfio_pci_ioctl_get_pci_hot_reset_info() and
 vfio_pci_ioctl_pci_hot_reset(). A cdev owns by its iommufd, a file of the group flow by the groups
@@ -175,11 +176,13 @@ def _marked(hands: Process, *devices: Device) -> Iterator[Callable[[], list[bool
     def marks() -> list[bool]:
         return [device.config(hands, place, 4) == MARK for device, place in places]
 
-    assert all(marks())
-    yield marks
-    for device, place in places:
-        with hands.open(f"{device.sysfs}/config") as config:
-            config.pwrite(bytes(4), place)
+    try:
+        assert all(marks())
+        yield marks
+    finally:
+        for device, place in places:
+            with hands.open(f"{device.sysfs}/config") as config:
+                config.pwrite(bytes(4), place)
 
 
 @contract("RST-3")
@@ -237,6 +240,41 @@ def test_whole_bus_must_be_the_callers(
             opened.device.hot_reset(_mine(opened))
         assert marks() == [False, False]
         _works(opened.device)
+
+
+@contract("RST-3")
+def test_close_resets_a_bus_that_nobody_uses(
+    process: Process,
+    hands: Process,
+    sibling: Device,
+    other_sibling: Device,
+    rng: Device,
+    mode: Mode,
+) -> None:
+    """vfio_pci_dev_set_try_reset(): what the last user leaves in a device that cannot be reset
+    alone goes with its bus, as soon as vfio drivers have all that is on it and nobody any."""
+    with rng.driven_by(hands, VFIO_PCI), _marked(hands, sibling, other_sibling) as marks:
+        with open_device(process, sibling, mode) as opened:
+            with _opened_as_well(process, other_sibling, opened):
+                pass
+            assert marks() == [True, True]
+        assert marks() == [False, False]
+
+
+@contract("RST-1")
+def test_open_and_close_reset_a_device_that_can_be_reset_alone(
+    process: Process, hands: Process, resettable: Device, mode: Mode
+) -> None:
+    """vfio_pci_core_enable(), and vfio_pci_core_disable(), which takes the bus where the device by
+    itself fails: nobody meets what another has left."""
+    with _marked(hands, resettable) as marks, open_device(process, resettable, mode):
+        assert marks() == [False]
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_device(process, resettable, mode))
+        with _marked(hands, resettable) as marks:
+            opened.device.info()
+            stack.close()
+            assert marks() == [False]
 
 
 @contract("RST-3")

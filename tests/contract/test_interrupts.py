@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""IRQ: interrupts of a device as events of user space.
+"""IRQ-2 and IRQ-3: a device's MSI and MSI-X as events of user space, and all that is refused.
 
 Source: drivers/vfio/pci/vfio_pci_intrs.c. A test that nothing comes holds the event that does.
 """
@@ -45,107 +45,6 @@ EVENTFD = IrqSetFlag.VFIO_IRQ_SET_DATA_EVENTFD
 NORESIZE = IrqInfoFlag.VFIO_IRQ_INFO_NORESIZE
 IGB_GPIE, IGB_EICS, IGB_EIMS = 0x1514, 0x1520, 0x1524  # registers of an igb's BAR 0
 IGB_MSIX_MODE = 1 << 4  # of GPIE
-
-
-@contract("IRQ-1")
-def test_intx_comes_once_and_waits_for_its_unmask(
-    process: Process, edu: Device, mode: Mode
-) -> None:
-    """vfio_intx_handler() masks the line; UNMASK with the line still up gives one more."""
-    with opened_edu(process, edu, mode) as (file, registers), process.eventfd() as event:
-        file.set_irqs(INTX, TRIGGER, eventfds=[event.fd])
-        registers.raise_interrupt()
-        assert events_of(event) == 1
-        assert events_of(event, NEVER) == 0
-        file.set_irqs(INTX, UNMASK)
-        assert events_of(event) == 1
-        registers.acknowledge()
-        file.set_irqs(INTX, UNMASK)
-        assert events_of(event, NEVER) == 0
-        registers.raise_interrupt()
-        assert events_of(event) == 1
-        registers.acknowledge()
-
-
-@contract("IRQ-1")
-def test_masked_intx_comes_with_its_unmask(process: Process, edu: Device, mode: Mode) -> None:
-    """vfio_pci_intx_mask() and vfio_pci_intx_unmask_handler(): nothing is lost meanwhile."""
-    with opened_edu(process, edu, mode) as (file, registers), process.eventfd() as event:
-        file.set_irqs(INTX, TRIGGER, eventfds=[event.fd])
-        file.set_irqs(INTX, MASK)
-        registers.raise_interrupt()
-        assert events_of(event, NEVER) == 0
-        file.set_irqs(INTX, UNMASK)
-        assert events_of(event) == 1
-        registers.acknowledge()
-
-
-@contract("IRQ-1")
-def test_intx_is_masked_by_a_true_and_unmasked_by_a_true(
-    process: Process, edu: Device, mode: Mode
-) -> None:
-    """vfio_pci_set_intx_mask() and _unmask() with DATA_BOOL: a false changes nothing."""
-    with opened_edu(process, edu, mode) as (file, registers), process.eventfd() as event:
-        file.set_irqs(INTX, TRIGGER, eventfds=[event.fd])
-        set_bools(file, INTX, MASK, [False])
-        registers.raise_interrupt()
-        assert events_of(event) == 1
-        set_bools(file, INTX, UNMASK, [False])
-        assert events_of(event, NEVER) == 0
-        set_bools(file, INTX, UNMASK, [True])
-        assert events_of(event) == 1
-        registers.acknowledge()
-        set_bools(file, INTX, UNMASK, [True])
-        set_bools(file, INTX, MASK, [True])
-        registers.raise_interrupt()
-        assert events_of(event, NEVER) == 0
-        registers.acknowledge()
-
-
-@contract("IRQ-1")
-def test_intx_is_unmasked_by_an_eventfd(process: Process, edu: Device, mode: Mode) -> None:
-    """vfio_virqfd_enable(): each signal of the second eventfd is an UNMASK, until it is removed."""
-    with (
-        opened_edu(process, edu, mode) as (file, registers),
-        process.eventfd() as event,
-        process.eventfd() as unmask,
-    ):
-        file.set_irqs(INTX, TRIGGER, eventfds=[event.fd])
-        file.set_irqs(INTX, UNMASK, eventfds=[unmask.fd])
-        registers.raise_interrupt()
-        assert events_of(event) == 1
-        unmask.write(pack("<Q", 1))
-        assert events_of(event) == 1
-        file.set_irqs(INTX, UNMASK, eventfds=[-1])
-        unmask.write(pack("<Q", 1))
-        assert events_of(event, NEVER) == 0
-        registers.acknowledge()
-
-
-@contract("IRQ-1")
-def test_intx_disabled_in_config_space_is_masked_until_it_is_enabled_or_the_file_closed(
-    process: Process, edu: Device, mode: Mode
-) -> None:
-    """vfio_basic_config_write() emulates the bit; vfio_pci_core_disable() forgets it."""
-    with process.eventfd() as event:
-        with opened_edu(process, edu, mode) as (file, registers):
-            file.set_irqs(INTX, TRIGGER, eventfds=[event.fd])
-            upper = PCI_COMMAND + 1
-            file.set_config(upper, 1, file.config(upper, 1) | PciCommand.INTX_DISABLE >> 8)
-            registers.raise_interrupt()
-            assert events_of(event, NEVER) == 0
-            file.set_irqs(INTX, TRIGGER)
-            assert events_of(event, 0) == 0
-            file.command &= ~PciCommand.INTX_DISABLE
-            assert events_of(event) == 1
-            registers.acknowledge()
-            file.command |= PciCommand.INTX_DISABLE
-        with opened_edu(process, edu, mode) as (file, registers):
-            assert PciCommand.INTX_DISABLE not in file.command
-            file.set_irqs(INTX, TRIGGER, eventfds=[event.fd])
-            registers.raise_interrupt()
-            assert events_of(event) == 1
-            registers.acknowledge()
 
 
 @contract("IRQ-2")

@@ -6,7 +6,7 @@ Source: drivers/vfio/vfio_main.c, vfio_unregister_group_dev(), and the files' re
 
 import time
 from collections.abc import Callable, Iterator
-from errno import EINVAL, ENODEV, ENOENT
+from errno import EINVAL, ENODEV, ENOENT, ENOTTY
 from itertools import islice
 from select import POLLIN
 from signal import SIGKILL
@@ -20,7 +20,7 @@ from lab.agent.syscalls import Syscall
 from lab.contract import Mode
 from lab.deadline import Deadline
 from lab.guest import Guest
-from lab.testing import contract, raises_errno
+from lab.testing import contract, not_applicable, raises_errno
 from lab.vfio.device import VFIO_PCI, Device, pinned_pages
 from lab.vfio.edu import BUFFER, Command, Edu, edu_of
 from lab.vfio.files import Cdev, Container, DeviceFile, Group, Iommufd
@@ -34,7 +34,7 @@ from lab.vfio.modes import (
     open_container,
     open_device,
 )
-from lab.vfio.uapi import IrqSetFlag, PciCommand, PciIrq
+from lab.vfio.uapi import DeviceRequest, IrqSetFlag, PciCommand, PciIrq
 
 IOVA = 0x10_0000
 SOON = 5.0  # seconds
@@ -45,9 +45,9 @@ def _unbind(device: Device) -> Program:
     return Program(setup=write_file(f"{device.sysfs}/driver/unbind", device.address.encode()))
 
 
-def _came(event: RemoteFile) -> bool:
+def _came(event: RemoteFile, within: float = SOON) -> bool:
     pollfd = bytearray(pack("<ihh", event.fd, POLLIN, 0))
-    return event.process.syscall(Syscall.POLL, pollfd, 1, int(SOON * 1000)) == 1
+    return event.process.syscall(Syscall.POLL, pollfd, 1, int(within * 1000)) == 1
 
 
 @contract("LIFE-1")
@@ -80,6 +80,27 @@ def test_unbind_waits_for_the_file_that_is_open(
         assert edu.driver(hands) is None
         with raises_errno(ENOENT):
             Group.open(hands, group_path)
+    finally:
+        edu.set_driver(hands, VFIO_PCI)
+
+
+@contract("LIFE-1", Mode.IOMMUFD, Mode.TYPE1V2)  # one of each flow: it takes ten seconds
+def test_user_is_asked_again(
+    process: Process, new_process: Callable[[], Process], hands: Process, edu: Device, mode: Mode
+) -> None:
+    """vfio_unregister_group_dev() asks every ten seconds: also who was not to be asked before."""
+    unbinder = new_process()
+    try:
+        with process.eventfd() as event, open_device(process, edu, mode) as opened:
+            going = unbinder.start(_unbind(edu), timeout=60)
+            assert not going.done(within=0.2)
+            opened.device.set_irqs(
+                PciIrq.VFIO_PCI_REQ_IRQ_INDEX,
+                IrqSetFlag.VFIO_IRQ_SET_ACTION_TRIGGER,
+                eventfds=[event.fd],
+            )
+            assert _came(event, within=10 + SOON), "nobody asks again"
+        assert [result.errno for result in going.wait().rounds[0].setup] == [0, 0, 0]
     finally:
         edu.set_driver(hands, VFIO_PCI)
 
@@ -250,6 +271,44 @@ def test_closed_group_gives_the_iommufd_back(
         assert pinned_pages(hands) == before + 1
         iommufd.close()
         assert pinned_pages(hands) == before, f"{mode}: somebody holds the iommufd"
+
+
+@contract("LIFE-3")
+def test_device_is_enabled_while_it_is_open(
+    process: Process, hands: Process, edu: Device, mode: Mode
+) -> None:
+    """pci_enable_device() counts: vfio_pci_core_disable() takes back what vfio_pci_core_enable()
+    has asked for."""
+    count = f"{edu.sysfs}/enable"
+    before = int(hands.read_text(count))
+    with open_device(process, edu, mode):
+        assert int(hands.read_text(count)) == before + 1
+    assert int(hands.read_text(count)) == before
+
+
+@contract("LIFE-3")
+def test_closed_device_sleeps_again(
+    process: Process, hands: Process, resettable: Device, mode: Mode
+) -> None:
+    """Whatever keeps a device awake is given back: vfio_pci_core_enable() and _disable(), the fops'
+    vfio_device_pm_runtime_get(), and vfio_pci_dev_set_pm_runtime_get() of a hot reset."""
+    status = f"{resettable.sysfs}/power/runtime_status"
+    if not hands.exists(status):
+        raise not_applicable("this kernel has no CONFIG_PM")
+    _sleeps(hands, status)
+    with open_device(process, resettable, mode) as opened:
+        assert hands.read_text(status) == "active\n"
+        opened.device.hot_reset([opened.group.fd] if opened.group else [])
+        with raises_errno(ENOTTY):
+            opened.device.call(DeviceRequest.UNKNOWN)
+    _sleeps(hands, status)
+
+
+def _sleeps(hands: Process, status: str) -> None:
+    deadline = Deadline.after(SOON)
+    while hands.read_text(status) != "suspended\n":
+        assert not deadline.passed, "a device that nobody uses does not sleep"
+        time.sleep(0.01)
 
 
 @contract("LIFE-3")

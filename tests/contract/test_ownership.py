@@ -100,6 +100,31 @@ def test_parked_file_cannot_attach(process: Process, edu: Device) -> None:
 
 
 @contract("OWN-1", Mode.IOMMUFD)
+def test_parked_file_is_no_way_to_a_device_that_another_has(
+    process: Process, resettable: Device
+) -> None:
+    """Access is the file's, and not the device's: `df->access_granted`."""
+    with (
+        resettable.open_cdev(process) as owner,
+        resettable.open_cdev(process) as parked,
+        Iommufd.open(process, Iommufd.PATH) as iommufd,
+    ):
+        owner.bind(iommufd)
+        ioas = iommufd.ioas_alloc()
+        for use in USES.values():
+            with raises_errno(EINVAL):
+                use(parked)
+            use(owner)
+        owner.attach(ioas)
+        with raises_errno(EINVAL):
+            parked.attach(ioas)
+        with raises_errno(EINVAL):
+            parked.detach_pt()
+        with raises_errno(EBUSY):
+            iommufd.destroy(ioas)
+
+
+@contract("OWN-1", Mode.IOMMUFD)
 def test_parked_file_hides_which_requests_there_are(process: Process, edu: Device) -> None:
     """An unknown request is EINVAL like any other, and ENOTTY once bound."""
     with edu.open_cdev(process) as cdev, Iommufd.open(process, Iommufd.PATH) as iommufd:
@@ -146,9 +171,11 @@ def test_opening_always_succeeds(process: Process, edu: Device) -> None:
 @contract("OWN-2", *GROUP_MODES)
 @pytest.mark.usefixtures("both_flows")
 def test_cdev_opens_while_the_group_is_in_use(process: Process, edu: Device, mode: Mode) -> None:
-    """The open succeeds and the file is parked."""
-    with open_device(process, edu, mode), edu.open_cdev(process) as cdev, raises_errno(EINVAL):
-        cdev.info()
+    """The open succeeds and the file is parked, for every use."""
+    with open_device(process, edu, mode), edu.open_cdev(process) as cdev:
+        for use in USES.values():
+            with raises_errno(EINVAL):
+                use(cdev)
 
 
 @contract("OWN-2", *GROUP_MODES)

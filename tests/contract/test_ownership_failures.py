@@ -5,6 +5,7 @@ Source: drivers/vfio/group.c, vfio_group_ioctl_get_device_fd(), and drivers/vfio
 vfio_df_ioctl_bind_iommufd(). A failure is repeated: one lost reference may hide, dozens do not.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,9 +49,11 @@ from lab.vfio.modes import (
 )
 from lab.vfio.uapi import (
     DeviceRequest,
+    GroupRequest,
     VfioDeviceAttachIommufdPt,
     VfioDeviceBindIommufd,
     VfioDeviceDetachIommufdPt,
+    VfioGroupStatus,
 )
 
 TRIES = 32
@@ -341,6 +344,16 @@ def test_file_of_the_group_flow_has_no_attach(process: Process, edu: Device, mod
                 DeviceRequest.VFIO_DEVICE_DETACH_IOMMUFD_PT, VfioDeviceDetachIommufdPt()
             )
         opened.device.info()
+
+
+@contract("OWN-13", *GROUP_MODES)
+def test_status_needs_room_for_its_answer(process: Process, edu: Device, mode: Mode) -> None:
+    """vfio_group_ioctl_get_status(): EINVAL for an argsz that does not hold the flags."""
+    with joined_group(process, edu, mode) as (_, group):
+        short = VfioGroupStatus(argsz=ctypes.sizeof(VfioGroupStatus) - 1)
+        with raises_errno(EINVAL):
+            group.call(GroupRequest.VFIO_GROUP_GET_STATUS, short)
+        group.status()
 
 
 @contract("OWN-7", Mode.IOMMUFD)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """SRV-1: a virtual function is for whoever its physical function's user trusts. And REG-3, for it
-has less of its own in config space.
+has less of its own in config space; LIFE-1 and REG-2, for the two depend on each other.
 
 Source: drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token().
 """
@@ -16,6 +16,7 @@ import pytest
 from lab.agent.process import Process
 from lab.contract import Mode
 from lab.testing import contract, not_applicable, raises_errno
+from lab.vfio.config import POWER, place_of
 from lab.vfio.device import VFIO_PCI, Device
 from lab.vfio.files import DeviceFile, Iommufd
 from lab.vfio.modes import joined_group, open_device
@@ -31,6 +32,7 @@ from lab.vfio.uapi import (
 
 ENABLE = "/sys/module/vfio_pci/parameters/enable_sriov"
 VENDOR, PIN = 0x00, 0x3D
+D3HOT = 3  # in PCI_PM_CTRL
 TOKEN, WRONG = uuid4(), uuid4()
 
 
@@ -147,6 +149,36 @@ def test_device_without_virtual_functions_has_no_token(
         pass
     with open_device(process, edu, mode) as opened, raises_errno(ENOTTY):
         opened.device.set_feature(Feature.VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, TOKEN.bytes)
+
+
+@contract("LIFE-1", Mode.TYPE1V2)  # a virtual function takes seconds
+def test_virtual_functions_go_with_the_driver_of_the_physical_one(
+    process: Process, hands: Process, physical: Device, mode: Mode
+) -> None:
+    """vfio_pci_core_unregister_device(): what nobody is left to keep the token of is taken away,
+    when its last user has closed it."""
+    with _virtual_function_of(hands, physical) as virtual:
+        with open_device(process, physical, mode) as opened:
+            opened.device.set_feature(Feature.VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, TOKEN.bytes)
+        with _taken(process, virtual, mode, TOKEN) as file:
+            file.info()
+        with physical.driven_by(hands, None):
+            assert not hands.exists(virtual.sysfs)
+            assert hands.read_text(f"{physical.sysfs}/sriov_numvfs").strip() == "0"
+
+
+@contract("REG-2", Mode.TYPE1V2)
+def test_physical_function_does_not_sleep_while_it_has_virtual_ones(
+    process: Process, hands: Process, physical: Device, virtual: Device, mode: Mode
+) -> None:
+    """vfio_pci_set_power_state(), `sriov_active`: D3 would take the others' registers away, so it
+    is not entered. The user's own stay in reach."""
+    assert virtual.driver(hands) == VFIO_PCI
+    with open_device(process, physical, mode) as opened:
+        file, control = opened.device, place_of(opened.device.config, POWER) + 4
+        file.set_config(control, 2, file.config(control, 2) | D3HOT)
+        assert physical.config(hands, control, 2) & D3HOT == 0
+        assert len(file.pread(4, file.region(0).offset)) == 4
 
 
 @contract("REG-3", Mode.IOMMUFD, Mode.TYPE1V2)  # one of each flow: a virtual function takes seconds
