@@ -55,6 +55,8 @@ def small_disk(small_lab: "SmallLab") -> Iterator[Path]:
 _KERNELS_LINE = re.compile(r"\[ *\d+\.\d+\]\[ *[CT]\d+\].*\n?")  # it may come in between
 _FILLS_THE_DISK = f"""\
 import re
+import threading
+import time
 from errno import ENOSPC
 from pathlib import Path
 
@@ -64,13 +66,22 @@ from lab.deadline import Deadline
 def test_before(process):
     assert process.syscall(Syscall.GETPID) == process.pid
 
-def test_fills_it(testbed, process):
-    with (testbed.guest.folder / "filler").open("wb", buffering=0) as file:
+def fill(folder):
+    with (folder / "filler").open("ab", buffering=0) as file:
         try:
             while file.write(bytes(1 << 16)):
                 pass
         except OSError as error:
             assert error.errno == ENOSPC
+
+def keep_full(folder):  # a guest that boots ahead, for one, removes what it needs no more
+    while True:
+        fill(folder)
+        time.sleep(0.001)
+
+def test_fills_it(testbed, process):
+    fill(testbed.guest.folder)
+    threading.Thread(target=keep_full, args=(testbed.guest.folder,), daemon=True).start()
     process.write_text("/dev/console", "still there\\n" * 1000)
     assert process.syscall(Syscall.GETPID) == process.pid
     console = testbed.guest.console
@@ -78,8 +89,9 @@ def test_fills_it(testbed, process):
     there = lambda: kernels.sub("", console.text()).count("still there") == 1000
     assert console.wait_until(there, Deadline.after(30))
 
-def test_after(process):
+def test_after(process, record_property):
     assert process.syscall(Syscall.GETPID) == process.pid
+    record_property("more than is ever removed meanwhile", "x" * (4 << 20))
 """
 
 
